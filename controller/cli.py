@@ -1,0 +1,112 @@
+"""The command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import uvloop
+
+from controller import __version__
+from controller.app import Options, run_operator
+from controller.config import load_config
+from controller.errors import ConfigError, KubernetesError
+from controller.kube.access import is_in_cluster
+from controller.logs import LEVELS, LogFormat, configure_logging
+
+_CONFIG = click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The operator's configuration file (see docs/configuration.md).",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Turn ArtifactRepository objects into repositories of a local OCI registry."""
+
+
+@main.command()
+@_CONFIG
+@click.option(
+    "--namespace", "-n", "namespaces", multiple=True, help="Watch this namespace only; may be given several times."
+)
+@click.option("--watch-label-selector", default="", help="Watch only objects with these labels, e.g. shard=a.")
+@click.option(
+    "--concurrent",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="How many objects are worked on at the same time.",
+)
+@click.option(
+    "--leader-elect/--no-leader-elect",
+    default=None,
+    help="Work only while holding a Lease, so that of several replicas one works. Default: in a Pod.",
+)
+@click.option("--lease-namespace", help="Namespace of the Lease. Default: the Pod's own.")
+@click.option(
+    "--health-address",
+    metavar="HOST:PORT",
+    help="Serve /healthz, /readyz and /metrics there, e.g. 127.0.0.1:8080, or :8080 for all addresses. Default: not.",
+)
+@click.option(
+    "--grace-period",
+    type=click.FloatRange(min=0),
+    default=20.0,
+    show_default=True,
+    help="Seconds that work under way may take after SIGTERM.",
+)
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Least level logged.")
+@click.option(
+    "--log-format",
+    type=click.Choice([format_.value for format_ in LogFormat]),
+    default=LogFormat.TEXT.value,
+    show_default=True,
+    help="Lines for people or JSON for machines.",
+)
+def run(
+    config: Path,
+    namespaces: tuple[str, ...],
+    watch_label_selector: str,
+    concurrent: int,
+    leader_elect: bool | None,
+    lease_namespace: str | None,
+    health_address: str | None,
+    grace_period: float,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run the operator until SIGTERM or Ctrl-C.
+
+    The API server is found by KUBECONFIG, else by the Pod's ServiceAccount, else in ~/.kube/config.
+    """
+    configure_logging(log_level, LogFormat(log_format))
+    options = Options(
+        config=config,
+        namespaces=namespaces,
+        label_selector=watch_label_selector,
+        concurrent=concurrent,
+        leader_elect=is_in_cluster() if leader_elect is None else leader_elect,
+        lease_namespace=lease_namespace,
+        health_address=health_address,
+        grace=grace_period,
+    )
+    try:
+        uvloop.run(run_operator(options))
+    except (ConfigError, KubernetesError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@_CONFIG
+def check(config: Path) -> None:
+    """Check a configuration file and say what is wrong with it."""
+    try:
+        loaded = load_config(config)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{config}: good; registries: {', '.join(sorted(loaded.registries))}")

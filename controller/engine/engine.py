@@ -1,0 +1,237 @@
+"""The engine: takes keys from the queue, has them reconciled, and decides what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from datetime import timedelta
+from typing import Final
+
+from controller.engine.outage import OutageKeeper
+from controller.engine.ports import Clock, ObjectStore
+from controller.engine.queue import Backoff, Priority, Work, WorkQueue
+from controller.engine.reconciler import Next, Reconciler, Result
+from controller.engine.registries import RegistryPool
+from controller.errors import Conflict, KubernetesError, ObjectGone
+from controller.metrics import Metrics
+from controller.resource import ArtifactRepository, ConditionType, Key
+
+logger = logging.getLogger(__name__)
+
+_QUICK: Final = Backoff(first=0.5, cap=60.0)
+_SLOW: Final = Backoff(first=10.0, cap=300.0)
+_API_SERVER: Final = Backoff(first=0.2, cap=30.0)
+
+
+class Engine:
+    """Runs reconciles for the objects that it is told of.
+
+    Args:
+        reconciler: Looks at one object once.
+        registries: The registries; a closed gate of theirs makes objects wait.
+        store: Where the newest state of an object is read when ours turns out to be old.
+        clock: The time.
+        rng: Source of all jitter.
+        concurrent: How many objects may be worked on at the same time.
+        metrics: Where is counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        reconciler: Reconciler,
+        registries: RegistryPool,
+        store: ObjectStore,
+        clock: Clock,
+        rng: random.Random,
+        concurrent: int,
+        metrics: Metrics,
+    ) -> None:
+        self._reconciler = reconciler
+        self._store = store
+        self._clock = clock
+        self._concurrent = concurrent
+        self._metrics = metrics
+        self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(newer=ArtifactRepository.is_newer_than, rng=rng)
+        self._outages = OutageKeeper(registries=registries, clock=clock, rng=rng, expedite=self._expedite)
+        self._ready: dict[Key, str] = {}
+        self._heard: dict[Key, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._running = False
+        metrics.observe_queue(lambda: self._queue.depth, self._ready.values)
+
+    def start(self) -> None:
+        """Begin to work; needs a running event loop."""
+        self._running = True
+        self._pump()
+
+    async def stop(self, *, grace: float) -> None:
+        """Take no more keys, let those in flight finish, then cancel what is left.
+
+        Args:
+            grace: How long they may take, in seconds.
+        """
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._outages.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
+        """Have an object looked at as soon as possible.
+
+        Args:
+            repository: Its newest known state.
+            priority: How urgent it is.
+        """
+        if repository.deleting:
+            self.forget(repository.key)
+            return
+        now = self._clock.monotonic()
+        self._heard[repository.key] = now
+        self._queue.add(repository.key, repository, now=now, priority=priority)
+        self._pump()
+
+    def enqueue_later(self, repository: ArtifactRepository, delay: float) -> None:
+        """Have an object looked at within a time, unless it is to be looked at anyway.
+
+        Args:
+            repository: A state of it.
+            delay: Seconds from now.
+        """
+        if repository.deleting:
+            self.forget(repository.key)
+            return
+        now = self._clock.monotonic()
+        self._heard[repository.key] = now
+        self._queue.add_after(repository.key, repository, delay, now=now)
+        self._arm_timer()
+
+    def forget(self, key: Key) -> None:
+        """Drop an object that is gone or going."""
+        self._queue.forget(key)
+        self._outages.unpark(key)
+        self._reconciler.forget(key)
+        self._ready.pop(key, None)
+        self._heard.pop(key, None)
+
+    def forget_unseen(self, seen: set[Key], *, since: float) -> None:
+        """Drop every object that a complete list did not show, unless it was heard of after the list was begun.
+
+        Args:
+            seen: The keys in the list.
+            since: When the list was begun, on the clock's monotonic time.
+        """
+        for key in [key for key, heard in self._heard.items() if heard < since and key not in seen]:
+            self.forget(key)
+
+    def _expedite(self, key: Key) -> None:
+        self._queue.expedite(key, now=self._clock.monotonic())
+        self._pump()
+
+    def _pump(self) -> None:
+        """Start as many reconciles as there are free places and ready keys."""
+        if not self._running:
+            return
+        while len(self._tasks) < self._concurrent:
+            work = self._queue.take(now=self._clock.monotonic())
+            if work is None:
+                break
+            task = asyncio.create_task(self._process(work))
+            self._tasks.add(task)
+            task.add_done_callback(self._landed)
+        self._arm_timer()
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._pump()
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._queue.next_due()
+        if due is not None and self._running and len(self._tasks) < self._concurrent:
+            delay = max(0.0, due - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+
+    async def _process(self, work: Work[Key, ArtifactRepository]) -> None:
+        repository = work.item
+        now = self._clock.monotonic()
+        self._metrics.queue_latency.observe(work.waited)
+        self._outages.unpark(work.key)
+        failing_for = timedelta(seconds=0 if work.failing_since is None else now - work.failing_since)
+        try:
+            result = await self._reconciler.reconcile(repository, failing_for=failing_for)
+        except ObjectGone:
+            self._ended(work.key, repository, "gone")
+        except Conflict:
+            await self._read_again(repository)
+        except KubernetesError as error:
+            self._write_failed(repository, error)
+        except Exception:
+            # A defect of ours: this object must not take the others with it, nor be lost.
+            logger.exception("Reconciling %s failed unexpectedly", work.key)
+            self._again(repository, _SLOW, "defect")
+        else:
+            self._settle(result)
+        finally:
+            self._metrics.reconcile_duration.observe(self._clock.monotonic() - now)
+
+    def _settle(self, result: Result) -> None:
+        repository, key = result.repository, result.repository.key
+        now = self._clock.monotonic()
+        after = None if result.after is None else result.after.total_seconds()
+        self._ready[key] = str(repository.condition(ConditionType.READY).get("status", "Unknown"))
+        self._count(result)
+        match result.next:
+            case Next.SETTLED:
+                self._queue.done(key, repository, now=now)
+            case Next.WAIT:
+                self._queue.park(key, repository, _SLOW.cap if after is None else after, now=now)
+                if result.parked:
+                    self._outages.park(key, result.registry)
+            case Next.RETRY | Next.RETRY_SLOWLY:
+                backoff = _QUICK if result.next is Next.RETRY else _SLOW
+                self._queue.retry(key, repository, backoff, now=now, at_most=after)
+                self._metrics.retries.inc()
+        self._outages.notice(result.registry)
+
+    def _count(self, result: Result) -> None:
+        self._metrics.reconciles.labels(type(result.outcome).__name__.lower()).inc()
+        if result.written:
+            self._metrics.status_writes.inc()
+        if result.recreated:
+            self._metrics.drift_repairs.labels(result.registry).inc()
+
+    async def _read_again(self, repository: ArtifactRepository) -> None:
+        """Decide anew on the newest state: ours was changed by somebody, or is a namesake's that is gone."""
+        try:
+            newest = await self._store.get(repository.key)
+        except ObjectGone:
+            self._ended(repository.key, repository, "gone")
+        except KubernetesError as error:
+            self._write_failed(repository, error)
+        else:
+            self._again(newest, _API_SERVER, "conflict")
+
+    def _write_failed(self, repository: ArtifactRepository, error: KubernetesError) -> None:
+        logger.warning("Status of %s could not be written, will be tried again: %s", repository.key, error)
+        self._again(repository, _API_SERVER, "api_error")
+
+    def _again(self, repository: ArtifactRepository, backoff: Backoff, result: str) -> None:
+        self._metrics.reconciles.labels(result).inc()
+        self._metrics.retries.inc()
+        self._queue.retry(repository.key, repository, backoff, now=self._clock.monotonic())
+
+    def _ended(self, key: Key, repository: ArtifactRepository, result: str) -> None:
+        self._metrics.reconciles.labels(result).inc()
+        self._queue.done(key, repository, now=self._clock.monotonic())
+        if key not in self._queue:
+            self.forget(key)

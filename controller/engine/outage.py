@@ -1,0 +1,116 @@
+"""What happens around a closed gate: objects are parked, one prober asks, and on recovery they go on step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from controller.engine.gate import GateState
+from controller.engine.ports import Clock
+from controller.engine.registries import ManagedRegistry, RegistryPool
+from controller.errors import RegistryError, RegistryUnavailable
+from controller.resource import Key
+
+logger = logging.getLogger(__name__)
+
+_RELEASED_AT_ONCE: Final = 50
+_RELEASE_PAUSE: Final = 0.1
+"""Recovery goes on at 500 objects per second: a registry that has just come back is not thrown over again."""
+
+_TRIAL_PAUSE: Final = 0.5
+"""How often to see whether the trial is over, or another object has to be sent, in seconds."""
+
+
+class OutageKeeper:
+    """Keeps the objects that wait for their registries, and the probers.
+
+    Args:
+        registries: The registries with their gates.
+        clock: The time.
+        rng: Source of jitter.
+        expedite: Makes a parked object ready.
+    """
+
+    def __init__(
+        self,
+        *,
+        registries: RegistryPool,
+        clock: Clock,
+        rng: random.Random,
+        expedite: Callable[[Key], None],
+    ) -> None:
+        self._registries = registries
+        self._clock = clock
+        self._rng = rng
+        self._expedite = expedite
+        self._parked: dict[str, dict[Key, None]] = {}
+        self._where: dict[Key, str] = {}
+        self._probers: dict[str, asyncio.Task[None]] = {}
+
+    def park(self, key: Key, registry: str | None) -> None:
+        """Remember that an object waits for a registry."""
+        if registry is not None:
+            self._where[key] = registry
+            self._parked.setdefault(registry, {})[key] = None
+
+    def unpark(self, key: Key) -> None:
+        """Forget that an object waits, if it does."""
+        registry = self._where.pop(key, None)
+        if registry is not None:
+            self._parked[registry].pop(key, None)
+
+    def notice(self, name: str | None) -> None:
+        """See to a registry after a try: start its prober if its gate has closed."""
+        if name is None or name in self._probers or name not in self._registries:
+            return
+        registry = self._registries[name]
+        if registry.gate.state is GateState.OPEN and not self._parked.get(name):
+            return
+        task = asyncio.create_task(self._attend(registry), name=f"prober of {name}")
+        self._probers[name] = task
+        task.add_done_callback(lambda _: self._probers.pop(name, None))
+
+    async def stop(self) -> None:
+        """End all probers."""
+        probers = list(self._probers.values())
+        for task in probers:
+            task.cancel()
+        await asyncio.gather(*probers, return_exceptions=True)
+
+    async def _attend(self, registry: ManagedRegistry) -> None:
+        """Probe until the registry is well again, and let the parked objects go on, until none is left."""
+        logger.warning("%s does not answer: %s", registry.described, registry.gate.last_failure)
+        while True:
+            waiting = self._parked.get(registry.name)
+            match registry.gate.state:
+                case GateState.CLOSED:
+                    await self._probe(registry)
+                case GateState.TRIAL if waiting:
+                    self._expedite(next(iter(waiting)))
+                    await asyncio.sleep(_TRIAL_PAUSE)
+                case GateState.TRIAL:
+                    registry.gate.succeeded()  # nobody is there to try; the probe has to do
+                case GateState.OPEN if waiting:
+                    for key in list(islice(waiting, _RELEASED_AT_ONCE)):
+                        self.unpark(key)
+                        self._expedite(key)
+                    await asyncio.sleep(_RELEASE_PAUSE)
+                case GateState.OPEN:
+                    logger.info("%s answers again", registry.described)
+                    return
+
+    async def _probe(self, registry: ManagedRegistry) -> None:
+        gate = registry.gate
+        await asyncio.sleep(max(0.0, (gate.next_probe or 0.0) - self._clock.monotonic()))
+        try:
+            await registry.client.ping()
+        except RegistryUnavailable as error:
+            gate.probe_failed(error, now=self._clock.monotonic())
+        except RegistryError:
+            gate.probe_answered()  # not what a registry should say, but it says something
+        else:
+            gate.probe_answered()

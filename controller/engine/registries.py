@@ -1,0 +1,117 @@
+"""The registries of the configuration, each with its client and its gate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from controller.config import OperatorConfig, RegistryBinding
+from controller.engine.gate import RegistryGate
+from controller.engine.ports import RepositoryRegistry
+from controller.references import RegistryAddresses, RegistryHosting, resolve_addresses
+
+RegistryFactory = Callable[[str, RegistryBinding], RepositoryRegistry]
+"""Makes the client of a registry from its binding name and its binding."""
+
+
+@dataclass(slots=True)
+class ManagedRegistry:
+    """One registry in use.
+
+    Args:
+        name: Its binding name.
+        binding: Its configuration.
+        client: Asks it.
+        gate: Tells whether it may be asked now.
+        addresses: How it is called from each place.
+    """
+
+    name: str
+    binding: RegistryBinding
+    client: RepositoryRegistry
+    gate: RegistryGate
+    addresses: RegistryAddresses
+
+    @property
+    def described(self) -> str:
+        """The registry as messages name it."""
+        return f"Registry '{self.name}' ({self.binding.registry_url})"
+
+
+class RegistryPool:
+    """All registries of the configuration.
+
+    Args:
+        config: The configuration to begin with.
+        connect: Makes a registry's client.
+        rng: Source of the gates' jitter.
+    """
+
+    def __init__(self, config: OperatorConfig, *, connect: RegistryFactory, rng: random.Random) -> None:
+        self._connect = connect
+        self._rng = rng
+        self._hosting: RegistryHosting | None = None
+        self._registries: dict[str, ManagedRegistry] = {}
+        self._retired: list[RepositoryRegistry] = []
+        self.config = config
+        self.configure(config)
+
+    def __getitem__(self, name: str) -> ManagedRegistry:
+        return self._registries[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._registries
+
+    def __iter__(self) -> Iterator[ManagedRegistry]:
+        return iter(self._registries.values())
+
+    def configure(self, config: OperatorConfig) -> None:
+        """Follow a configuration; registries that did not change keep their connections and their gate.
+
+        Args:
+            config: The new configuration.
+        """
+        before, self._registries, self.config = self._registries, {}, config
+        for name, binding in config.registries.items():
+            known = before.get(name)
+            if known is not None and known.binding == binding:
+                known.gate.probe_interval = config.timings.probe_interval.total_seconds()
+                self._registries[name] = before.pop(name)
+            else:
+                self._registries[name] = self._make(name, binding)
+        self._retired.extend(registry.client for registry in before.values())
+        self._resolve_addresses()
+
+    def advertise(self, hosting: RegistryHosting | None) -> None:
+        """Follow the cluster's advertisement of its local registry.
+
+        Args:
+            hosting: What it says; None where there is none.
+        """
+        self._hosting = hosting
+        self._resolve_addresses()
+
+    async def close_retired(self) -> None:
+        """Close the connections of registries that are not in use any more."""
+        while self._retired:
+            await self._retired.pop().close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._retired.extend(registry.client for registry in self)
+        self._registries = {}
+        await self.close_retired()
+
+    def _make(self, name: str, binding: RegistryBinding) -> ManagedRegistry:
+        gate = RegistryGate(probe_interval=self.config.timings.probe_interval.total_seconds(), rng=self._rng)
+        return ManagedRegistry(
+            name, binding, self._connect(name, binding), gate, resolve_addresses(binding, self._advertised(name))
+        )
+
+    def _resolve_addresses(self) -> None:
+        for registry in self:
+            registry.addresses = resolve_addresses(registry.binding, self._advertised(registry.name))
+
+    def _advertised(self, name: str) -> RegistryHosting | None:
+        return self._hosting if name == self.config.default_registry else None

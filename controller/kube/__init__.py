@@ -1,0 +1,1 @@
+"""The Kubernetes side: the watch (kopf), the API calls (kubernetes), the lease."""

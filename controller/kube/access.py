@@ -1,0 +1,52 @@
+"""How the API server is reached and as whom: one answer for kopf's watch and for our own calls."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import kubernetes.aio.config as kube_config
+from kubernetes.aio.client import Configuration
+
+from controller.errors import KubernetesError
+
+logger = logging.getLogger(__name__)
+
+SERVICE_ACCOUNT_DIRECTORY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+def is_in_cluster() -> bool:
+    """Tell whether this process runs in a Pod and is to use its ServiceAccount."""
+    return "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+async def load_configuration() -> Configuration:
+    """Return server, CA and credentials, read anew: ``KUBECONFIG``, else the Pod's ServiceAccount, else ~/.kube/config.
+
+    Raises:
+        KubernetesError: There are none, or they cannot be read.
+    """
+    configuration = Configuration()
+    try:
+        if is_in_cluster():
+            kube_config.load_incluster_config(client_configuration=configuration)
+        else:
+            await kube_config.load_kube_config(
+                config_file=os.environ.get("KUBECONFIG"),
+                client_configuration=configuration,
+                persist_config=False,
+            )
+    except (kube_config.ConfigException, OSError, ValueError) as error:
+        raise KubernetesError(
+            f"no usable credentials for a Kubernetes API server: {error}. "
+            "Set KUBECONFIG to a kubeconfig file, or run in a Pod with a ServiceAccount."
+        ) from error
+    return configuration
+
+
+async def bearer_token(configuration: Configuration) -> str | None:
+    """Return the token that requests carry, without its scheme; None where certificates are used."""
+    header = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+    return None if header is None else str(header).split(" ", 1)[-1].strip()

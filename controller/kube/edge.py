@@ -1,0 +1,152 @@
+"""The edge: kopf's watch turns what happens in the cluster into keys in the queue. The only module that knows kopf.
+
+One ``@kopf.on.event`` handler tells creation (``ADDED``), resumption (an event without a type: the object was there
+when the operator started, or after a gap in the watch), change and deletion apart, and does nothing but tell the
+engine. kopf's higher handlers (``on.create``, ``on.resume``, ``on.update``) would tell the same, but keep a record of
+what they have handled, and that record is written to each object; ours is ``status.observedGeneration``. A handler for
+deletion, a timer or a daemon would add a finalizer, and every deletion would wait for a running operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import kopf
+
+from controller.engine.queue import Priority
+from controller.kube.access import bearer_token, load_configuration
+from controller.resource import GROUP, PLURAL, VERSION, ArtifactRepository, Key
+
+logger = logging.getLogger(__name__)
+
+_INACTIVITY: Final = 70.0
+"""Seconds without any event, the API server's bookmarks (one a minute) included, after which a watch is opened anew."""
+
+
+class ObjectSink(Protocol):
+    """Who is told of objects: the engine."""
+
+    def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
+        """Have an object looked at as soon as possible."""
+        ...
+
+    def forget(self, key: Key) -> None:
+        """Drop an object that is gone."""
+        ...
+
+
+async def watch(
+    sink: ObjectSink,
+    *,
+    namespaces: Sequence[str] = (),
+    label_selector: str = "",
+    install_signal_handlers: Callable[[], None],
+) -> None:
+    """Tell ``sink`` what happens to the objects, until cancelled.
+
+    Args:
+        sink: Who is told.
+        namespaces: The namespaces to watch; empty: all.
+        label_selector: Restricts the objects that are watched; empty: no restriction.
+        install_signal_handlers: Puts back the process's own handlers, which kopf replaces while it starts.
+
+    Raises:
+        Exception: The watch has ended with an error that kopf does not retry; the caller starts it again.
+    """
+    tasks = await kopf.spawn_tasks(
+        registry=_registry(sink),
+        settings=_settings(label_selector),
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        standalone=True,
+    )
+    install_signal_handlers()
+    # Not kopf.run_tasks(): it takes every task in the loop that is younger than the watch for one of kopf's, waits for
+    # it and cancels it in the end.
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, Exception)]
+    raise errors[0] if errors else RuntimeError(f"{next(iter(ended)).get_name()} ended")
+
+
+def _registry(sink: ObjectSink) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        configuration = await load_configuration()
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            token=await bearer_token(configuration),
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+            proxy_url=configuration.proxy,
+        )
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        """Turn one event into a key in the queue."""
+        repository = ArtifactRepository.from_body(event["object"])
+        match event["type"]:
+            case "DELETED":
+                sink.forget(repository.key)
+            case None:
+                sink.enqueue(repository, Priority.LOW)
+            case _ if repository.deleting or not repository.is_handled:
+                sink.enqueue(repository, Priority.HIGH)
+
+    return registry
+
+
+def _settings(label_selector: str) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.process.ultimate_exiting_timeout = None  # it would kill the process after a watch that was only restarted
+    settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.consistency_timeout = 0
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = _EndlessBackoffs()
+    settings.watching.chunk_size = 500
+    settings.watching.inactivity_timeout = _INACTIVITY
+    settings.queueing.idle_timeout = 1
+    if label_selector:
+        settings.watching.label_selectors[GROUP, PLURAL] = label_selector
+    return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Keeps no record of what was handled: status does."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
+class _EndlessBackoffs:
+    """Waits between kopf's tries of a request: growing to half a minute, jittered, and never at an end.
+
+    When a finite list is used up, kopf gives the whole operator up.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        bound = 1.0
+        while True:
+            yield random.uniform(0.5, 1.0) * bound  # noqa: S311 - jitter, not a secret
+            bound = min(bound * 2, 30.0)

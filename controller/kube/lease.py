@@ -1,0 +1,188 @@
+"""Leader election by a ``coordination.k8s.io/v1`` Lease: of several replicas one works.
+
+The rules are client-go's. A candidate takes a Lease over when it has not seen it change for the lease's duration on
+its own monotonic clock: clocks of different machines are never compared. A leader that has not managed to renew by the
+renew deadline, which is shorter, is not the leader any more, and its work is cancelled before another replica can start
+its own. That the deadline is watched in the same event loop as the work is wanted: where the loop hangs, nothing renews.
+
+The elector in the ``kubernetes`` package is not used: it compares wall-clock times, ends with the first connection
+error, and does not give the Lease back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from controller.errors import Conflict, KubernetesError, ObjectGone
+from controller.kube.api import KubernetesApi
+
+logger = logging.getLogger(__name__)
+
+_RELEASED_DURATION: Final = 1
+"""leaseDurationSeconds of a Lease that was given back, as client-go writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimings:
+    """How leadership passes, in seconds; the defaults are client-go's.
+
+    Args:
+        duration: How long a Lease that nobody renews is respected.
+        renew_deadline: How long a leader tries to renew before it gives up; shorter than ``duration``.
+        retry_period: Mean time between two tries.
+    """
+
+    duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+
+
+class LeaderElector:
+    """One candidate for a Lease.
+
+    Args:
+        api: The API server.
+        namespace: Namespace of the Lease.
+        name: Its name.
+        identity: What distinguishes this candidate from all others, also from its own past.
+        timings: How leadership passes.
+        rng: Source of jitter.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        rng: random.Random,
+        timings: LeaseTimings | None = None,
+    ) -> None:
+        self._api = api
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace, safe='')}/leases"
+        self._name = name
+        self._identity = identity
+        self._timings = timings or LeaseTimings()
+        self._rng = rng
+        self._seen: tuple[object, float] | None = None
+        """The Lease's spec as last seen to change, and when that was on our clock."""
+        self._renewed = 0.0
+        self.is_leader = False
+
+    async def acquire(self) -> None:
+        """Return once this candidate holds the Lease."""
+        while not await self._try("take"):  # noqa: ASYNC110 - another process decides when this changes
+            await asyncio.sleep(self._pause())
+
+    async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do ``work`` while the Lease, which has just been acquired, is held; give it back when the work ends.
+
+        Args:
+            work: Cancelled when the Lease could not be renewed in time.
+        """
+        logger.info("Leading as %s", self._identity)
+        self.is_leader = True
+        working = asyncio.ensure_future(work())
+        renewing = asyncio.create_task(self._renew())
+        try:
+            await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.is_leader = False
+            lost = renewing.done()
+            for task in (working, renewing):
+                task.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+            if lost:
+                logger.warning("Leadership was lost: the Lease could not be renewed in time; standing by")
+            else:
+                await self._release()
+
+    async def _renew(self) -> None:
+        """Renew until it is too late."""
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = self._renewed + self._timings.renew_deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.sleep(self._pause())
+                    while not await self._try("renew"):  # noqa: ASYNC110 - the API server decides
+                        await asyncio.sleep(min(self._pause(), 1.0))
+            except TimeoutError:
+                return
+            if loop.time() > deadline:
+                return
+
+    async def _try(self, what: str) -> bool:
+        """Take or renew the Lease if that is possible now."""
+        started = asyncio.get_running_loop().time()
+        try:
+            if not await self._write_if_ours_to_write(started):
+                return False
+        except Conflict:
+            return False
+        except KubernetesError as error:
+            logger.warning("Could not %s the Lease %s: %s", what, self._name, error)
+            return False
+        # Counted from before the request: others count from when they see the result of it.
+        self._renewed = started
+        return True
+
+    async def _write_if_ours_to_write(self, now: float) -> bool:
+        try:
+            lease = await self._api.request("GET", f"{self._collection}/{self._name}")
+        except ObjectGone:
+            body = {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": self._name},
+                "spec": self._spec({}),
+            }
+            await self._api.request("POST", self._collection, body=body)
+            return True
+        spec = lease.get("spec") or {}
+        if self._seen is None or self._seen[0] != spec:
+            self._seen = (spec, now)
+        holder = spec.get("holderIdentity")
+        if holder and holder != self._identity:
+            expires = self._seen[1] + float(spec.get("leaseDurationSeconds") or 0)
+            if now < expires:
+                return False
+        lease["spec"] = self._spec(spec)
+        await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)
+        return True
+
+    async def _release(self) -> None:
+        """Give the Lease back, so that another replica need not wait for it to expire."""
+        try:
+            async with asyncio.timeout(self._timings.retry_period):
+                lease = await self._api.request("GET", f"{self._collection}/{self._name}")
+                if lease["spec"].get("holderIdentity") == self._identity:
+                    lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": _RELEASED_DURATION}
+                    await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)
+        except (KubernetesError, TimeoutError) as error:
+            logger.warning("The Lease could not be given back and has to expire: %s", error)
+
+    def _spec(self, before: dict[str, Any]) -> dict[str, Any]:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        ours = before.get("holderIdentity") == self._identity
+        return {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": max(1, round(self._timings.duration)),
+            "acquireTime": before.get("acquireTime") if ours else now,
+            "renewTime": now,
+            "leaseTransitions": int(before.get("leaseTransitions") or 0) + (0 if ours else 1),
+        }
+
+    def _pause(self) -> float:
+        return self._timings.retry_period * self._rng.uniform(0.8, 1.2)

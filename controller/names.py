@@ -1,0 +1,142 @@
+"""Names of repositories, tags, digests and hosts: the grammar that everything is checked against before it is used.
+
+The grammar is that of the OCI distribution specification v1.1, section "Pulling manifests" (``<name>``,
+``<reference>``), and of the OCI image specification v1.1, section "Digests". The CRD carries the same pattern and
+length; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from controller.errors import InvalidNameError
+
+_COMPONENT: Final = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+
+REPOSITORY_NAME_PATTERN: Final = rf"^{_COMPONENT}(/{_COMPONENT})*$"
+"""The pattern of ``spec.repositoryName``, also the one in the CRD (RE2 and Python read it alike)."""
+
+MAX_REPOSITORY_NAME: Final = 200
+"""Longest ``repositoryName`` in characters: Docker's registry 2.8 fails past 245 with its path prefix."""
+
+MAX_REGISTRY_PATH: Final = 245
+"""Longest path in a registry (prefix, slash, name) in characters, measured on the strictest one."""
+
+BINDING_NAME_PATTERN: Final = rf"^{_COMPONENT}$"
+"""A binding name is the first component of its repositories' paths, so it follows the same grammar."""
+
+_NAME = re.compile(REPOSITORY_NAME_PATTERN)
+_TAG = re.compile(r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")
+_DIGEST = re.compile(r"^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$")
+_HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+_HOW = (
+    "use lower-case letters and digits, separated by single '.', '_', '__' or '-', "
+    "in components joined by '/' (for example team-a/web)"
+)
+
+
+def validate_repository_name(name: str, *, max_length: int = MAX_REPOSITORY_NAME) -> str:
+    """Return ``name`` if it is a repository name that can safely stand in a URL.
+
+    Args:
+        name: The name to check, without registry and tag.
+        max_length: Longest allowed, in characters.
+
+    Raises:
+        InvalidNameError: It is not; the message says what to write instead.
+    """
+    if len(name) > max_length:
+        raise InvalidNameError(f"repository name has {len(name)} characters, at most {max_length} are allowed")
+    # fullmatch, since `$` alone also matches before a trailing newline.
+    if not _NAME.fullmatch(name):
+        raise InvalidNameError(f"{name!r} is not a repository name: {_HOW}")
+    return name
+
+
+def validate_reference(reference: str) -> str:
+    """Return ``reference`` if it is a tag or a digest.
+
+    Raises:
+        InvalidNameError: It is neither.
+    """
+    if not (_TAG.fullmatch(reference) or _DIGEST.fullmatch(reference)):
+        raise InvalidNameError(f"{reference!r} is neither a tag nor a digest: write latest or sha256:<64 hex digits>")
+    return reference
+
+
+def validate_digest(digest: str) -> str:
+    """Return ``digest`` if it has the form ``algorithm:encoded``.
+
+    Raises:
+        InvalidNameError: It has not.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidNameError(f"{digest!r} is not a digest: write sha256:<64 hex digits>")
+    return digest
+
+
+def join_path(prefix: str, name: str) -> str:
+    """Return the path of repository ``name`` in its registry.
+
+    Args:
+        prefix: The binding's path prefix; empty for the registry's root.
+        name: The repository's name.
+
+    Raises:
+        InvalidNameError: The name or the whole is not a repository name, or is longer than registries take.
+    """
+    validate_repository_name(name)
+    path = f"{prefix}/{name}" if prefix else name
+    return validate_repository_name(path, max_length=MAX_REGISTRY_PATH)
+
+
+def validate_template(template: str) -> str:
+    """Return ``template`` if every object's name can be made from it.
+
+    Args:
+        template: Text with the placeholders ``{namespace}`` and ``{name}``; the latter is required, so that two
+            objects of a namespace do not share a repository by accident.
+
+    Raises:
+        InvalidNameError: A placeholder is unknown or missing, or what the template yields is not a repository name.
+    """
+    unknown = [p for p in _PLACEHOLDER.findall(template) if p not in ("namespace", "name")]
+    if unknown:
+        raise InvalidNameError(f"unknown placeholder {{{unknown[0]}}} in {template!r}: use {{namespace}} and {{name}}")
+    if "{name}" not in template:
+        raise InvalidNameError(f"{template!r} lacks {{name}}: write for example {{namespace}}/{{name}}")
+    validate_repository_name(_expand(template, namespace="ns", name="n"))
+    return template
+
+
+def expand_template(template: str, *, namespace: str, name: str) -> str:
+    """Return the repository name that ``template`` yields for an object.
+
+    Args:
+        template: A template that :func:`validate_template` has accepted.
+        namespace: The object's namespace.
+        name: The object's name.
+
+    Raises:
+        InvalidNameError: The result is too long or not a repository name (an object's name may be legal in Kubernetes
+            and still not here: ``a..b`` cannot be, but 253 characters can).
+    """
+    return validate_repository_name(_expand(template, namespace=namespace, name=name))
+
+
+def _expand(template: str, *, namespace: str, name: str) -> str:
+    values = {"namespace": namespace, "name": name}
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def is_within_namespace(repository_name: str, namespace: str) -> bool:
+    """Tell whether ``repository_name`` lies in ``namespace``'s part of a registry shared by policy ``Namespaced``."""
+    return repository_name.startswith((f"{namespace}/", f"{namespace}."))
+
+
+def is_host(value: str) -> bool:
+    """Tell whether ``value`` is ``host`` or ``host:port`` and nothing more, as it stands before an image's name."""
+    return _HOST.fullmatch(value) is not None

@@ -1,0 +1,1 @@
+"""Tests of single parts; each takes less than two seconds."""

@@ -1,0 +1,127 @@
+"""The registry gate: when it closes, when it is asked again, and when it opens."""
+
+import random
+
+import pytest
+
+from controller.engine.gate import FAILURES_TO_CLOSE, MAX_RETRY_AFTER, GateState, RegistryGate
+from controller.engine.pacer import WritePacer
+from controller.errors import RegistryUnavailable
+from controller.resource import Key
+
+DOWN = RegistryUnavailable("refused")
+
+
+@pytest.fixture
+def gate() -> RegistryGate:
+    """Return an open gate."""
+    return RegistryGate(probe_interval=5, rng=random.Random(1))
+
+
+def close(gate: RegistryGate, now: float = 0) -> None:
+    """Let enough requests fail."""
+    for _ in range(FAILURES_TO_CLOSE):
+        gate.failed(DOWN, now=now)
+    assert gate.state is GateState.CLOSED
+
+
+def test_a_few_failures_in_a_row_close_it(gate: RegistryGate) -> None:
+    """One failure may be chance; a success in between starts the count anew."""
+    for _ in range(10):
+        gate.failed(DOWN, now=0)
+        gate.failed(DOWN, now=0)
+        gate.succeeded()
+    assert gate.admits()
+    close(gate)
+    assert not gate.admits()
+
+
+def test_closing_is_told_once(gate: RegistryGate) -> None:
+    """Requests that were under way fail after it has closed; that is no second outage."""
+    told = [gate.failed(DOWN, now=0) for _ in range(6)]
+    assert told == [False, False, True, False, False, False]
+
+
+def test_it_remembers_since_when(gate: RegistryGate) -> None:
+    """The outage began with the first failure, and goes on through a trial that fails."""
+    gate.failed(DOWN, now=3)
+    close(gate, now=4)
+    assert gate.failing_since == 3
+    gate.probe_answered()
+    assert gate.admits()
+    gate.failed(DOWN, now=9)
+    assert gate.state is GateState.CLOSED
+    assert gate.failing_since == 3
+    gate.probe_answered()
+    assert gate.admits()
+    assert gate.succeeded()
+    assert gate.failing_since is None
+
+
+def test_probes_are_jittered(gate: RegistryGate) -> None:
+    """Operators that lost the same registry do not ask in step."""
+    moments = set()
+    for _ in range(100):
+        close(gate, now=100)
+        assert gate.next_probe is not None
+        moments.add(gate.next_probe - 100)
+        gate.succeeded()
+    assert 2.5 <= min(moments) < 3.5
+    assert 6.5 < max(moments) <= 7.5
+
+
+def test_one_trial_before_all_go_on(gate: RegistryGate) -> None:
+    """A registry may answer a probe and still fail every write: one object tries, the others wait."""
+    close(gate)
+    gate.probe_answered()
+    assert gate.state is GateState.TRIAL
+    assert [gate.admits() for _ in range(3)] == [True, False, False]
+    assert gate.succeeded()
+    assert [gate.admits() for _ in range(3)] == [True, True, True]
+
+
+def test_a_trial_that_told_nothing_makes_room_for_another(gate: RegistryGate) -> None:
+    """A cancelled request does not keep the place for ever."""
+    close(gate)
+    gate.probe_answered()
+    assert gate.admits()
+    gate.released()
+    assert gate.admits()
+
+
+@pytest.mark.parametrize(("asked", "obeyed"), [(30.0, 30.0), (86_400.0, MAX_RETRY_AFTER)])
+def test_retry_after_is_obeyed(gate: RegistryGate, asked: float, obeyed: float) -> None:
+    """A registry that says when to come back is not asked before, but cannot switch the operator off."""
+    assert gate.failed(RegistryUnavailable("busy", status=429, retry_after=asked), now=0)
+    assert gate.next_probe == obeyed
+    gate.probe_failed(RegistryUnavailable("busy", retry_after=asked), now=50)
+    assert gate.next_probe == 50 + obeyed
+
+
+def test_a_late_request_can_ask_for_more_patience(gate: RegistryGate) -> None:
+    """Of several requests under way the longest Retry-After counts."""
+    close(gate)
+    gate.failed(RegistryUnavailable("busy", retry_after=60), now=1)
+    assert gate.next_probe == 61
+
+
+def test_a_success_that_comes_late_opens_it(gate: RegistryGate) -> None:
+    """A request that was under way when the gate closed, and was answered: the registry is there."""
+    close(gate)
+    assert gate.succeeded()
+    assert gate.admits()
+    gate.probe_failed(DOWN, now=0)
+    assert gate.admits()
+
+
+def test_the_pacer_spreads_writes() -> None:
+    """A thousand objects that want to write at once get their moments one after the other, and are let through then."""
+    pacer = WritePacer(rate=100)
+    keys = [Key("team", str(number)) for number in range(1000)]
+    waits = [pacer.wait(key, now=0) for key in keys]
+    assert waits[0] == 0
+    assert waits[-1] == pytest.approx(9.99)
+    assert pacer.wait(keys[500], now=5) == 0
+    assert pacer.wait(keys[-1], now=5) == pytest.approx(4.99)
+    pacer.drop(keys[-1])
+    assert pacer.wait(keys[-1], now=100) == 0

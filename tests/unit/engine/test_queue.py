@@ -1,0 +1,308 @@
+"""The work queue: its promises one by one, and then all of them against random use.
+
+The time is a number that the test passes in, the random source a seeded one: nothing sleeps.
+"""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from controller.engine.queue import Backoff, Priority, Work, WorkQueue
+
+HIGH, LOW = Priority.HIGH, Priority.LOW
+BACKOFF = Backoff(first=1.0, cap=60.0)
+
+
+def is_newer(one: int, other: int) -> bool:
+    """Order states by their number."""
+    return one > other
+
+
+@pytest.fixture
+def queue() -> WorkQueue[str, int]:
+    """Return an empty queue whose items are numbered states."""
+    return WorkQueue(newer=is_newer, rng=random.Random(1))
+
+
+def taken(queue: WorkQueue[str, int], now: float = 0.0) -> Iterator[str]:
+    """Take and finish keys until none is ready."""
+    while (work := queue.take(now=now)) is not None:
+        yield work.key
+        queue.done(work.key, work.item, now=now)
+
+
+def take(queue: WorkQueue[str, int], now: float = 0.0) -> Work[str, int]:
+    """Take a key that must be there."""
+    work = queue.take(now=now)
+    assert work is not None
+    return work
+
+
+def test_first_come_first_served(queue: WorkQueue[str, int]) -> None:
+    """Keys of a kind keep their order."""
+    for key in "cab":
+        queue.add(key, 1, now=0)
+    assert list(taken(queue)) == ["c", "a", "b"]
+    assert len(queue) == 0
+
+
+def test_a_key_is_queued_once_with_its_newest_state(queue: WorkQueue[str, int]) -> None:
+    """Whatever the order in which states arrive, the newest is handed out, once."""
+    for state in (2, 3, 1):
+        queue.add("a", state, now=0)
+    assert take(queue).item == 3
+    assert queue.take(now=0) is None
+
+
+def test_a_key_is_in_flight_once(queue: WorkQueue[str, int]) -> None:
+    """What arrives for a key in flight waits until it has landed."""
+    queue.add("a", 1, now=0)
+    take(queue)
+    queue.add("a", 2, now=0)
+    assert queue.take(now=0) is None
+    queue.done("a", 1, now=0)
+    assert take(queue).item == 2
+
+
+def test_what_the_flight_has_seen_already_is_not_looked_at_again(queue: WorkQueue[str, int]) -> None:
+    """An event that is older than what the flight wrote itself is answered by that."""
+    queue.add("a", 1, now=0)
+    take(queue)
+    queue.add("a", 2, now=0)
+    queue.done("a", 5, now=0)
+    assert len(queue) == 0
+
+
+def test_urgent_keys_overtake(queue: WorkQueue[str, int]) -> None:
+    """A create does not stand behind ten thousand resumes."""
+    for key in "abc":
+        queue.add(key, 1, now=0, priority=LOW)
+    queue.add("new", 1, now=0, priority=HIGH)
+    assert next(taken(queue)) == "new"
+
+
+def test_the_others_are_not_starved(queue: WorkQueue[str, int]) -> None:
+    """Under a stream of urgent keys, every ninth is one that can wait."""
+    queue.add("patient", 1, now=0, priority=LOW)
+    for number in range(20):
+        queue.add(f"urgent{number}", 1, now=0, priority=HIGH)
+    assert list(taken(queue)).index("patient") == 8
+
+
+def test_a_key_that_becomes_urgent_moves_up(queue: WorkQueue[str, int]) -> None:
+    """The more urgent of two requests counts, in either order."""
+    queue.add("a", 1, now=0, priority=LOW)
+    queue.add("b", 1, now=0, priority=LOW)
+    queue.add("b", 2, now=0, priority=HIGH)
+    queue.add("b", 3, now=0, priority=LOW)
+    assert list(taken(queue)) == ["b", "a"]
+
+
+def test_failures_back_off_with_full_jitter_and_a_cap() -> None:
+    """Each delay is drawn between zero and a bound that doubles up to the cap."""
+    bounds = [BACKOFF.bound(failures) for failures in range(1, 9)]
+    assert bounds == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert BACKOFF.bound(10_000) == 60
+    delays = []
+    for seed in range(200):
+        queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, rng=random.Random(seed))
+        queue.add("a", 1, now=0)
+        take(queue)
+        delays.append(queue.retry("a", 1, BACKOFF, now=0))
+    assert min(delays) < 0.1
+    assert max(delays) > 0.9
+    assert max(delays) <= 1.0
+
+
+def test_a_failed_key_waits_for_its_time(queue: WorkQueue[str, int]) -> None:
+    """It is not ready before its delay is over, and keeps the time of its first failure until it succeeds."""
+    queue.add("a", 1, now=5)
+    assert take(queue, 5).failing_since is None
+    delay = queue.retry("a", 1, BACKOFF, now=5)
+    assert queue.next_due() == 5 + delay
+    assert queue.take(now=5 + delay - 0.001) is None
+    again = take(queue, 5 + delay)
+    assert again.failing_since == 5
+    queue.done("a", 1, now=10)
+    queue.add("a", 2, now=11)
+    assert take(queue, 11).failing_since is None
+
+
+def test_news_cut_a_backoff_short(queue: WorkQueue[str, int]) -> None:
+    """A changed object is looked at now, not when its old self would have been tried again."""
+    queue.add("a", 1, now=0)
+    take(queue)
+    queue.retry("a", 1, Backoff(first=1000, cap=1000), now=0)
+    queue.add("a", 2, now=1)
+    assert take(queue, 1).item == 2
+    assert queue.next_due() is None
+
+
+def test_a_retry_can_have_a_limit(queue: WorkQueue[str, int]) -> None:
+    """Where something else is due, the delay is not longer than that."""
+    queue.add("a", 1, now=0)
+    take(queue)
+    assert queue.retry("a", 1, Backoff(first=1000, cap=1000), now=0, at_most=2) <= 2
+
+
+def test_parking_does_not_count_as_a_failure(queue: WorkQueue[str, int]) -> None:
+    """A key that waits for something else keeps its count of failures as it is."""
+    queue.add("a", 1, now=0)
+    take(queue)
+    queue.park("a", 1, 10, now=0)
+    assert queue.take(now=9) is None
+    assert take(queue, 10).failing_since is None
+
+
+def test_parked_keys_can_be_called(queue: WorkQueue[str, int]) -> None:
+    """Expediting makes a waiting key ready; it does nothing to others."""
+    queue.add("a", 1, now=0)
+    take(queue)
+    queue.park("a", 1, 1000, now=0)
+    queue.expedite("a", now=1)
+    queue.expedite("unknown", now=1)
+    assert take(queue, 1).key == "a"
+    queue.expedite("a", now=1)
+    assert queue.take(now=1) is None
+
+
+def test_later_keys_come_later_and_do_not_disturb(queue: WorkQueue[str, int]) -> None:
+    """A resync adds what is not there, and leaves alone what is to be looked at anyway."""
+    queue.add("busy", 1, now=0)
+    queue.add_after("busy", 2, 100, now=0)
+    queue.add_after("idle", 1, 100, now=0)
+    assert list(taken(queue)) == ["busy"]
+    assert list(taken(queue, 100)) == ["idle"]
+
+
+@pytest.mark.parametrize("where", ["ready", "waiting", "in flight"])
+def test_forgotten_keys_are_gone(queue: WorkQueue[str, int], where: str) -> None:
+    """Wherever a key is when its object is deleted, nothing is left of it in the end."""
+    queue.add("a", 1, now=0)
+    if where != "ready":
+        take(queue)
+    if where == "waiting":
+        queue.retry("a", 1, BACKOFF, now=0)
+    queue.forget("a")
+    if where == "in flight":
+        queue.retry("a", 1, BACKOFF, now=0)
+    assert len(queue) == 0
+    assert (queue.depth, queue.in_flight, queue.waiting) == (0, 0, 0)
+    assert queue.take(now=1000) is None
+    queue.forget("a")
+
+
+def test_a_namesake_waits_for_the_flight_of_the_old_one(queue: WorkQueue[str, int]) -> None:
+    """Deleted and created again while in flight: the new one is looked at, but never beside the old one."""
+    queue.add("a", 1, now=0)
+    take(queue)
+    queue.forget("a")
+    queue.add("a", 2, now=0)
+    assert queue.take(now=0) is None
+    queue.retry("a", 1, BACKOFF, now=0)
+    assert take(queue).item == 2
+
+
+def test_timers_do_not_pile_up(queue: WorkQueue[str, int]) -> None:
+    """A key that is put off a thousand times leaves no thousand timers behind."""
+    for number in range(1000):
+        queue.add("a", number, now=0)
+        work = take(queue)
+        queue.park("a", work.item, 1000, now=0)
+    assert len(queue._timers) < 100
+
+
+def test_waiting_time_is_measured(queue: WorkQueue[str, int]) -> None:
+    """How long a key was ready before it was taken."""
+    queue.add("a", 1, now=3)
+    assert take(queue, 5).waited == 2
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Random use, against a model of what has to be true."""
+
+    keys = st.sampled_from("abcdefgh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, rng=random.Random(0))
+        self.now = 0.0
+        self.state = 0
+        self.flying: dict[str, Work[str, int]] = {}
+        self.wanted: dict[str, int] = {}
+        """The state that each key still has to be looked at with, at least."""
+
+    @rule(key=keys, priority=st.sampled_from(Priority))
+    def add(self, key: str, priority: Priority) -> None:
+        """Something happened to an object."""
+        self.state += 1
+        self.queue.add(key, self.state, now=self.now, priority=priority)
+        self.wanted[key] = self.state
+
+    @rule(key=keys, delay=st.floats(0, 100))
+    def add_after(self, key: str, delay: float) -> None:
+        """A resync saw an object."""
+        self.state += 1
+        known = key in self.queue
+        self.queue.add_after(key, self.state, delay, now=self.now)
+        if not known:
+            self.wanted[key] = self.state
+
+    @rule(seconds=st.floats(0, 100))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+
+    @rule()
+    def take(self) -> None:
+        """A worker asks for a key."""
+        work = self.queue.take(now=self.now)
+        if work is not None:
+            assert work.key not in self.flying, "in flight twice"
+            assert work.item >= self.wanted.get(work.key, 0), "an old state was handed out"
+            self.flying[work.key] = work
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data(), how=st.sampled_from(["done", "retry", "park"]))
+    def land(self, data: st.DataObject, how: str) -> None:
+        """A worker has finished."""
+        work = self.flying.pop(data.draw(st.sampled_from(sorted(self.flying))))
+        if how == "done":
+            self.queue.done(work.key, work.item, now=self.now)
+            if self.wanted.get(work.key, 0) <= work.item:
+                self.wanted.pop(work.key, None)
+        elif how == "retry":
+            assert 0 <= self.queue.retry(work.key, work.item, BACKOFF, now=self.now) <= BACKOFF.cap
+        else:
+            self.queue.park(work.key, work.item, 10, now=self.now)
+
+    @rule(key=keys)
+    def forget(self, key: str) -> None:
+        """An object was deleted."""
+        self.queue.forget(key)
+        self.wanted.pop(key, None)
+
+    @invariant()
+    def nothing_is_lost_and_nothing_is_left(self) -> None:
+        """What is wanted is in the queue, counters add up, and memory is bounded by the keys."""
+        assert all(key in self.queue for key in self.wanted)
+        assert self.queue.in_flight == len(self.flying)
+        assert self.queue.depth + self.queue.in_flight + self.queue.waiting == len(self.queue)
+        assert len(self.queue) <= 8
+        assert len(self.queue._timers) <= 2 * 8 + 65
+
+    def teardown(self) -> None:
+        """Left alone, everything that is wanted gets looked at."""
+        for work in self.flying.values():
+            self.queue.done(work.key, work.item, now=self.now)
+            if self.wanted.get(work.key, 0) <= work.item:
+                self.wanted.pop(work.key, None)
+        served = {key for key in taken(self.queue, self.now + 1000)}
+        assert served >= self.wanted.keys()
+        assert len(self.queue) == 0
+
+
+TestQueueUnderRandomUse = QueueMachine.TestCase

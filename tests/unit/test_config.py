@@ -1,0 +1,157 @@
+"""The configuration file: what is read, and what a person is told about what is not."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from controller.config import RepositoryPolicy, load_config, normalise_registry_url, parse_binding, parse_config
+from controller.errors import BindingConfigInvalid, ConfigError
+
+MINIMAL = "defaultRegistry: a\nregistries: {a: {registryUrl: http://registry:5000}}\n"
+
+
+def binding(fields: str) -> str:
+    """Return a configuration whose one registry has these fields besides its URL."""
+    return f"defaultRegistry: a\nregistries: {{a: {{registryUrl: 'https://r:5000', {fields}}}}}\n"
+
+
+def test_the_least_that_works() -> None:
+    """All but the address has a default."""
+    config = parse_config(MINIMAL)
+    registry = config.registries["a"]
+    assert registry.registry_url == "http://registry:5000"
+    assert registry.prefix("a") == "a"
+    assert registry.repository_template == "{namespace}/{name}"
+    assert registry.repository_policy is RepositoryPolicy.ANY
+    assert config.timings.resync_interval == timedelta(minutes=10)
+
+
+def test_all_that_can_be_said() -> None:
+    """Each field is read from its camelCase name."""
+    config = parse_config("""
+        defaultRegistry: artifacts
+        registries:
+          artifacts:
+            service: local
+            registryUrl: https://kind-registry:5000
+            pathPrefix: ""
+            dataDir: /var/lib/registry
+            references: {host: "localhost:5001", containerRuntime: "localhost:5002", clusterNetwork: kind-registry:5000}
+            repositoryTemplate: "{namespace}.{name}"
+            repositoryPolicy: Namespaced
+            credentials:
+              basic: {usernameFile: /secret/username, passwordFile: /secret/password}
+              tokenRealms: [https://auth.example.com/token]
+            tls: {caFile: /ca/ca.crt}
+        timings: {resyncInterval: 1h30m, unavailableAfter: 2m, progressDeadline: 5m, probeInterval: 500ms}
+    """)
+    registry = config.registries["artifacts"]
+    assert registry.prefix("artifacts") == ""
+    assert registry.references is not None
+    assert registry.references.container_runtime == "localhost:5002"
+    assert registry.credentials is not None
+    assert registry.credentials.basic is not None
+    assert registry.credentials.basic.password_file == Path("/secret/password")
+    assert config.timings.resync_interval == timedelta(minutes=90)
+    assert config.timings.probe_interval == timedelta(milliseconds=500)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "must be a YAML mapping"),
+        ("[]", "must be a YAML mapping"),
+        ("a: [", "not valid YAML"),
+        ("{}", "defaultRegistry: required, but missing; registries: required, but missing"),
+        ("defaultRegistry: a\nregistries: {}", "registries: Dictionary should have at least 1 item"),
+        ("defaultRegistry: b\nregistries: {a: {registryUrl: r}}", "no registry is named 'b': use one of: a"),
+        ("defaultRegistry: a\nregistries: {a: {}}", "registries.a.registryUrl: required, but missing"),
+        ("defaultRegistry: a\nregistries: {a: {registryUrl: ''}}", "registries.a.registryUrl: must not be empty"),
+        ("defaultRegistry: A\nregistries: {A: {registryUrl: r}}", "registries.A: String should match pattern"),
+        (binding("registryURL: x"), "registries.a.registryURL: unknown field: check its spelling"),
+        (binding("service: ecr"), "registries.a.service: expected the Local variant: write service: local"),
+        (binding("pathPrefix: ../x"), "registries.a.pathPrefix: '../x' is not a repository name"),
+        (binding(f"pathPrefix: {'p' * 45}"), "registries.a.pathPrefix: repository name has 45 characters, at most 44"),
+        (binding("repositoryTemplate: x"), "registries.a.repositoryTemplate: 'x' lacks {name}"),
+        (binding("repositoryPolicy: Nobody"), "registries.a.repositoryPolicy: Input should be 'Any' or 'Namespaced'"),
+        (
+            binding("repositoryPolicy: Namespaced, repositoryTemplate: '{name}'"),
+            "registries.a: repositoryTemplate must contain {namespace}",
+        ),
+        (binding("references: {host: 'http://x'}"), "registries.a.references.host: 'http://x' is not a host"),
+        (
+            binding("credentials: {dockerConfigFile: /x, basic: {usernameFile: /u, passwordFile: /p}}"),
+            "registries.a.credentials: give either basic or dockerConfigFile",
+        ),
+        (binding("credentials: {tokenRealms: [auth]}"), "registries.a.credentials.tokenRealms: 'auth' is not a URL"),
+        (binding("tls: {caFile: /x, insecureSkipVerify: true}"), "registries.a.tls: caFile has no effect"),
+        (
+            "defaultRegistry: a\nregistries: {a: {registryUrl: 'http://r', tls: {}}}",
+            "registries.a: tls needs a registryUrl that starts with https://",
+        ),
+        (f"{MINIMAL}timings: {{resyncInterval: 10}}", "timings.resyncInterval: not a duration: write for example 90s"),
+        (f"{MINIMAL}timings: {{resyncInterval: 0s}}", "timings.resyncInterval: must be longer than zero"),
+        (f"{MINIMAL}timings: {{resyncInterval: ''}}", "timings.resyncInterval: not a duration"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(text: str, complaint: str) -> None:
+    """Each mistake gives the field's path and what to write instead."""
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        parse_config(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("localhost:5000", "http://localhost:5000"),
+        ("http://localhost:5000/", "http://localhost:5000"),
+        ("https://Registry.Example", "https://registry.example"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+        (" r ", "http://r"),
+    ],
+)
+def test_registry_urls_are_normalised(url: str, normal: str) -> None:
+    """A scheme is added where there is none, and a slash at the end is no part of the address."""
+    assert normalise_registry_url(url) == normal
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("ftp://r", "scheme 'ftp' is not supported"),
+        ("http://user:secret@r", "put them into a Secret"),
+        ("http://r/path", "use pathPrefix for a path"),
+        ("http://r?x=1", "use pathPrefix for a path"),
+        ("http://r:99999", "is not a URL"),
+        ("http://", "has no usable host"),
+        ("http://a b", "has no usable host"),
+    ],
+)
+def test_unusable_registry_urls(url: str, complaint: str) -> None:
+    """What cannot be called is refused when the file is read; a secret in it is not repeated."""
+    with pytest.raises(ValueError, match=complaint) as caught:
+        normalise_registry_url(url)
+    assert "secret@" not in str(caught.value)
+
+
+def test_a_wrong_binding_is_the_seeds_error() -> None:
+    """One binding by itself raises the error of the seed's name, with the binding's."""
+    with pytest.raises(BindingConfigInvalid, match="'b' is invalid: registryUrl: required"):
+        parse_binding("b", {})
+    with pytest.raises(BindingConfigInvalid, match="expected the Local variant"):
+        parse_binding("b", {"service": "ecr", "registryUrl": "r"})
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """The path comes first in the message."""
+    with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read"):
+        load_config(tmp_path / "missing.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: cannot be read"):
+        load_config(bad)
+    bad.write_text("a: b")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: .*a: unknown field"):
+        load_config(bad)

@@ -1,0 +1,117 @@
+"""References: who tells a registry's address for which place.
+
+The sources are the configuration (C), the cluster's advertisement by KEP-1755 (K) and registryUrl (U), in this order,
+place by place; what none of them tells is absent.
+"""
+
+import re
+from typing import Any
+
+import pytest
+
+from controller.config import parse_binding
+from controller.errors import ConfigError
+from controller.references import RegistryAddresses, RegistryHosting, resolve_addresses
+
+REMOTE = "http://kind-registry:5000"
+LOOPBACK = "http://localhost:5001"
+KIND = RegistryHosting(host="localhost:5001")  # what kind's documented script advertises
+FULL = RegistryHosting("localhost:5001", "localhost:5002", "ctlptl-registry:5000")
+
+
+@pytest.mark.parametrize(
+    ("url", "configured", "advertised", "uri", "host", "runtime", "pod"),
+    [
+        # U alone
+        (REMOTE, None, None, "kind-registry:5000", None, None, "kind-registry:5000"),
+        (LOOPBACK, None, None, "localhost:5001", "localhost:5001", "localhost:5001", None),
+        ("http://127.0.0.1:5000", None, None, "127.0.0.1:5000", "127.0.0.1:5000", "127.0.0.1:5000", None),
+        ("http://[::1]:5000", None, None, "[::1]:5000", "[::1]:5000", "[::1]:5000", None),
+        ("https://registry.localhost", None, None, "registry.localhost", "registry.localhost", "registry.localhost", None),
+        # K over U
+        (REMOTE, None, KIND, "localhost:5001", "localhost:5001", "localhost:5001", "kind-registry:5000"),
+        (REMOTE, None, FULL, "localhost:5002", "localhost:5001", "localhost:5002", "ctlptl-registry:5000"),
+        (REMOTE, None, RegistryHosting(), "kind-registry:5000", None, None, "kind-registry:5000"),
+        (
+            REMOTE,
+            None,
+            RegistryHosting(host_from_cluster_network="r:5000"),
+            "kind-registry:5000",
+            None,
+            None,
+            "r:5000",
+        ),
+        # C over K over U
+        (
+            REMOTE,
+            {"host": "a:1", "containerRuntime": "b:2", "clusterNetwork": "c:3"},
+            FULL,
+            "b:2",
+            "a:1",
+            "b:2",
+            "c:3",
+        ),
+        (REMOTE, {"host": "a:1"}, None, "a:1", "a:1", "a:1", "kind-registry:5000"),
+        (REMOTE, {"host": "a:1"}, FULL, "a:1", "a:1", "a:1", "ctlptl-registry:5000"),
+        (REMOTE, {"containerRuntime": "b:2"}, None, "b:2", None, "b:2", "kind-registry:5000"),
+        (LOOPBACK, {"clusterNetwork": "c:3"}, None, "localhost:5001", "localhost:5001", "localhost:5001", "c:3"),
+    ],
+)
+def test_each_place_is_told_by_the_first_source_that_knows(
+    url: str,
+    configured: dict[str, str] | None,
+    advertised: RegistryHosting | None,
+    uri: str,
+    host: str | None,
+    runtime: str | None,
+    pod: str | None,
+) -> None:
+    """The order of the sources, place by place."""
+    fields: dict[str, Any] = {"registryUrl": url}
+    if configured is not None:
+        fields["references"] = configured
+    assert resolve_addresses(parse_binding("b", fields), advertised) == RegistryAddresses(uri, host, runtime, pod)
+
+
+def test_unknown_places_are_absent() -> None:
+    """status.references has no key for a place that nothing tells about."""
+    addresses = RegistryAddresses("r:5000", None, None, "r:5000")
+    assert addresses.references("artifacts/team/web") == {"clusterNetwork": "r:5000/artifacts/team/web"}
+
+
+@pytest.mark.parametrize(
+    ("text", "hosting"),
+    [
+        ('host: "localhost:5001"\nhelp: "https://kind.sigs.k8s.io"', KIND),
+        ("host: ''", RegistryHosting()),
+        ("{}", RegistryHosting()),
+        ("unknown: 1", RegistryHosting()),
+        (
+            'host: "localhost:5001"\nhostFromContainerRuntime: "localhost:5002"\n'
+            'hostFromClusterNetwork: "ctlptl-registry:5000"',
+            FULL,
+        ),
+    ],
+)
+def test_advertisements_are_read(text: str, hosting: RegistryHosting) -> None:
+    """What kind, ctlptl and k3d write is understood; empty means not given."""
+    assert RegistryHosting.parse(text) == hosting
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "must be a mapping"),
+        ("- a", "must be a mapping"),
+        ("a: [", "not valid YAML"),
+        ("host: 5001", "host must be host or host:port"),
+        ("host: http://localhost:5001", "host must be host or host:port"),
+        ("hostFromClusterNetwork: 'r:5000/path'", "hostFromClusterNetwork must be host or host:port"),
+        ("host: 'user:secret@r'", "host must be host or host:port"),
+    ],
+)
+def test_malformed_advertisements_are_refused(text: str, complaint: str) -> None:
+    """What is no address is not passed on into image references."""
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
+        RegistryHosting.parse(text)
+    assert "secret" not in str(caught.value)
