@@ -1,44 +1,39 @@
-"""The composition root: the only place that knows all parts. Starts them, supervises them, and stops them in order."""
+"""The composition root: one operator process, from its options to its end.
+
+What may be started only once lives here: signals, health, the connection to the API server, the Lease. What is started
+anew with each term of leadership is a :class:`controller.session.Session`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
 import signal
 import socket
 import uuid
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from controller.config import OperatorConfig, RegistryBinding, load_config
-from controller.engine.engine import Engine
-from controller.engine.ports import SystemClock
-from controller.engine.reconciler import Reconciler
-from controller.engine.registries import RegistryPool
-from controller.engine.resync import resync_forever
-from controller.errors import KubernetesError
+from controller.config import OperatorConfig, load_config
+from controller.engine.ports import EventRecorder, SystemClock
+from controller.errors import ConfigError, KubernetesError
 from controller.health import serve_health
 from controller.kube.access import SERVICE_ACCOUNT_DIRECTORY, load_configuration
 from controller.kube.api import KubernetesApi
-from controller.kube.edge import watch
-from controller.kube.events import NoEvents
+from controller.kube.events import KubernetesEvents, NoEvents
 from controller.kube.lease import LeaderElector
 from controller.metrics import Metrics
-from controller.registry.connection import RequestRecord
-from controller.registry.local import LocalArtifactRegistry
+from controller.pauses import Pauses
+from controller.session import Scope, Session
 
 logger = logging.getLogger(__name__)
 
 LEASE_NAME: Final = "artifact-repository-controller"
-
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +42,21 @@ class Options:
 
     Args:
         config: The configuration file.
-        namespaces: The namespaces to watch; empty: all.
-        label_selector: Restricts the objects that are watched; empty: no restriction.
-        concurrent: How many objects may be worked on at the same time.
+        scope: What is worked on.
         leader_elect: Whether to work only while holding the Lease.
         lease_namespace: Namespace of the Lease; None: the Pod's own.
         health_address: Where health and metrics are served; None: nowhere.
         grace: How long reconciles that are under way may take after a stop, in seconds.
+        events: Whether to record Kubernetes events.
     """
 
     config: Path
-    namespaces: Sequence[str] = ()
-    label_selector: str = ""
-    concurrent: int = 16
+    scope: Scope = field(default_factory=Scope)
     leader_elect: bool = False
     lease_namespace: str | None = None
     health_address: str | None = None
     grace: float = 20.0
+    events: bool = True
 
 
 class Operator:
@@ -82,10 +75,9 @@ class Operator:
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._stopping = asyncio.Event()
         self._not_ready: str | None = "starting"
+        scope = options.scope
         self._api = KubernetesApi(
-            namespaces=options.namespaces,
-            label_selector=options.label_selector,
-            connections=options.concurrent + 8,
+            namespaces=scope.namespaces, label_selector=scope.label_selector, connections=scope.concurrent + 8
         )
 
     async def run(self) -> None:
@@ -104,10 +96,15 @@ class Operator:
                     self._options.health_address, why_not_ready=lambda: self._not_ready, metrics=self._metrics
                 )
                 await stack.enter_async_context(health)
+            events: EventRecorder = NoEvents()
+            if self._options.events:
+                events = recorder = KubernetesEvents(self._api, self._clock)
+                recording = asyncio.create_task(recorder.run())
+                stack.callback(recording.cancel)
             if self._options.leader_elect:
-                await self._work_while_leading()
+                await self._work_while_leading(events)
             else:
-                await self._work()
+                await self._work(events)
         logger.info("Stopped")
 
     def _install_signal_handlers(self) -> None:
@@ -123,7 +120,11 @@ class Operator:
         self._not_ready = "stopping"
         self._stopping.set()
 
-    async def _work_while_leading(self) -> None:
+    def _set_not_ready(self, reason: str | None) -> None:
+        if not self._stopping.is_set():
+            self._not_ready = reason
+
+    async def _work_while_leading(self, events: EventRecorder) -> None:
         namespace = self._options.lease_namespace or _own_namespace()
         elector = LeaderElector(
             self._api,
@@ -133,74 +134,44 @@ class Operator:
             rng=self._rng,
         )
         self._metrics.observe_leader(lambda: elector.is_leader)
-        logger.info("Waiting for the Lease %s/%s", namespace, LEASE_NAME)
         while not self._stopping.is_set():
-            self._not_ready = None  # standing by is what a second replica is for
+            logger.info("Waiting for the Lease %s/%s", namespace, LEASE_NAME)
+            self._set_not_ready(None)  # standing by is what a second replica is for
             await self._unless_stopping(elector.acquire())
             if not self._stopping.is_set():
-                await elector.lead(self._work)
+                await elector.lead(lambda: self._work(events))
 
-    async def _work(self) -> None:
-        """Reconcile until the process is to stop; cancelled when leadership is lost."""
-        self._not_ready = "waiting for the API server"
+    async def _work(self, events: EventRecorder) -> None:
+        """Work until the process is to stop, and end in order; cancelled, at once, when leadership is lost."""
+        self._set_not_ready("waiting for the API server")
         await self._unless_stopping(self._wait_for_access())
-        registries = RegistryPool(self._config, connect=self._connect, rng=self._rng)
-        reconciler = Reconciler(registries=registries, store=self._api, events=NoEvents(), clock=self._clock)
-        engine = Engine(
-            reconciler=reconciler,
-            registries=registries,
-            store=self._api,
+        with contextlib.suppress(ConfigError):  # the last good one is kept, and the session tells of the bad one
+            self._config = load_config(self._options.config)
+        session = Session(
+            scope=self._options.scope,
+            config_file=self._options.config,
+            config=self._config,
+            api=self._api,
+            events=events,
+            metrics=self._metrics,
             clock=self._clock,
             rng=self._rng,
-            concurrent=self._options.concurrent,
-            metrics=self._metrics,
         )
         grace = 0.0
         try:
-            engine.start()
-            await self._unless_stopping(self._feed(engine, registries))
+            await self._unless_stopping(
+                session.run(established=self._watch_stands, install_signal_handlers=self._install_signal_handlers)
+            )
             grace = self._options.grace
         finally:
-            await engine.stop(grace=grace)
-            await registries.close()
+            await session.stop(grace=grace)
 
-    async def _feed(self, engine: Engine, registries: RegistryPool) -> None:
-        """Keep the engine supplied with objects."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_forever(engine))
-            group.create_task(
-                resync_forever(
-                    engine,
-                    store=self._api,
-                    interval=registries.config.timings.resync_interval.total_seconds(),
-                    clock=self._clock,
-                    rng=self._rng,
-                )
-            )
-
-    async def _watch_forever(self, engine: Engine) -> None:
-        pauses = _Pauses(self._rng)
-        while True:
-            self._not_ready = None
-            started = self._clock.monotonic()
-            try:
-                await watch(
-                    engine,
-                    namespaces=self._options.namespaces,
-                    label_selector=self._options.label_selector,
-                    install_signal_handlers=self._install_signal_handlers,
-                )
-            except Exception as error:  # noqa: BLE001 - whatever ended the watch, it has to go on
-                logger.warning("The watch ended and is started again: %s", error)
-            self._not_ready = "the watch is interrupted"
-            if self._clock.monotonic() - started > _LONGEST_PAUSE:
-                pauses = _Pauses(self._rng)
-            await asyncio.sleep(pauses.next())
-            await self._wait_for_access()
+    def _watch_stands(self, stands: bool) -> None:
+        self._set_not_ready(None if stands else "the watch is interrupted")
 
     async def _wait_for_access(self) -> None:
         """Return once the objects can be read; say what is in the way, once for each thing that is."""
-        pauses, said = _Pauses(self._rng), ""
+        pauses, said = Pauses(self._rng), ""
         while True:
             try:
                 await self._api.check_access()
@@ -224,26 +195,6 @@ class Operator:
             await asyncio.wait((working,))
         if not working.cancelled():
             working.result()
-
-    def _connect(self, name: str, binding: RegistryBinding) -> LocalArtifactRegistry:
-        return LocalArtifactRegistry(name, binding, on_request=functools.partial(self._count_request, name))
-
-    def _count_request(self, registry: str, record: RequestRecord) -> None:
-        self._metrics.registry_requests.labels(registry, record.method, record.code).inc()
-        self._metrics.registry_request_duration.labels(registry).observe(record.seconds)
-
-
-class _Pauses:
-    """Pauses between tries: growing to half a minute, jittered."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._bound = _FIRST_PAUSE
-
-    def next(self) -> float:
-        pause = self._bound * self._rng.uniform(0.5, 1.0)
-        self._bound = min(2 * self._bound, _LONGEST_PAUSE)
-        return pause
 
 
 def _own_namespace() -> str:

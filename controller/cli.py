@@ -13,6 +13,7 @@ from controller.config import load_config
 from controller.errors import ConfigError, KubernetesError
 from controller.kube.access import is_in_cluster
 from controller.logs import LEVELS, LogFormat, configure_logging
+from controller.session import Scope
 
 _CONFIG = click.option(
     "--config",
@@ -23,7 +24,7 @@ _CONFIG = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Turn ArtifactRepository objects into repositories of a local OCI registry."""
@@ -60,6 +61,7 @@ def main() -> None:
     show_default=True,
     help="Seconds that work under way may take after SIGTERM.",
 )
+@click.option("--events/--no-events", default=True, show_default=True, help="Record Kubernetes events.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Least level logged.")
 @click.option(
     "--log-format",
@@ -77,6 +79,7 @@ def run(
     lease_namespace: str | None,
     health_address: str | None,
     grace_period: float,
+    events: bool,
     log_level: str,
     log_format: str,
 ) -> None:
@@ -87,13 +90,12 @@ def run(
     configure_logging(log_level, LogFormat(log_format))
     options = Options(
         config=config,
-        namespaces=namespaces,
-        label_selector=watch_label_selector,
-        concurrent=concurrent,
+        scope=Scope(namespaces=namespaces, label_selector=watch_label_selector, concurrent=concurrent),
         leader_elect=is_in_cluster() if leader_elect is None else leader_elect,
         lease_namespace=lease_namespace,
         health_address=health_address,
         grace=grace_period,
+        events=events,
     )
     try:
         uvloop.run(run_operator(options))

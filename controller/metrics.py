@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -24,6 +24,7 @@ class Metrics:
         self.queue_latency = self._histogram("queue_latency_seconds", "How long a ready object waited for a worker.")
         self.retries = self._counter("retries", "Reconciles that will be tried again after a backoff.")
         self.status_writes = self._counter("status_writes", "Writes of an object's status.")
+        self.config_loads = self._counter("config_loads", "Changed configurations by result.", "result")
         self.drift_repairs = self._counter(
             "drift_repairs", "Repositories that had vanished and were made again.", "registry"
         )
@@ -40,6 +41,8 @@ class Metrics:
         self._objects = _ObjectCollector()
         self.registry.register(self._objects)
         self._leader = self._gauge("leader", "1 while this process holds the Lease.")
+        self._registries = _RegistryCollector()
+        self.registry.register(self._registries)
         self._queue_depth = self._gauge("queue_depth", "Objects that wait for a worker.")
 
     def observe_queue(self, depth: Callable[[], int], ready: Callable[[], Iterable[str]]) -> None:
@@ -55,6 +58,14 @@ class Metrics:
     def observe_leader(self, leads: Callable[[], bool]) -> None:
         """Read from its source whether this process holds the Lease."""
         self._leader.set_function(leads)
+
+    def observe_registries(self, failing_since: Callable[[], Mapping[str, float | None]]) -> None:
+        """Read from their source which registries answer.
+
+        Args:
+            failing_since: Returns each registry's name, and since when it fails; None where it does not.
+        """
+        self._registries.failing_since = failing_since
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -83,4 +94,19 @@ class _ObjectCollector(Collector):
         tally = Tally(self.ready())
         for status in ("True", "False", "Unknown"):
             family.add_metric((ConditionType.READY, status), tally[status])
+        yield family
+
+
+class _RegistryCollector(Collector):
+    """Tells for each registry whether it answers."""
+
+    def __init__(self) -> None:
+        self.failing_since: Callable[[], Mapping[str, float | None]] = dict
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "artifact_repository_registry_up", "1 while the registry answers.", labels=("registry",)
+        )
+        for name, since in self.failing_since().items():
+            family.add_metric((name,), 1 if since is None else 0)
         yield family

@@ -8,7 +8,7 @@ import random
 from datetime import timedelta
 from typing import Final
 
-from controller.engine.outage import OutageKeeper
+from controller.engine.outage import OutageKeeper, OutageObserver
 from controller.engine.ports import Clock, ObjectStore
 from controller.engine.queue import Backoff, Priority, Work, WorkQueue
 from controller.engine.reconciler import Next, Reconciler, Result
@@ -24,6 +24,10 @@ _SLOW: Final = Backoff(first=10.0, cap=300.0)
 _API_SERVER: Final = Backoff(first=0.2, cap=30.0)
 
 
+_LONGEST_RECONCILE: Final = 60.0
+"""How long old connections are kept for reconciles that still use them, in seconds."""
+
+
 class Engine:
     """Runs reconciles for the objects that it is told of.
 
@@ -35,6 +39,7 @@ class Engine:
         rng: Source of all jitter.
         concurrent: How many objects may be worked on at the same time.
         metrics: Where is counted.
+        outages: Who is told of outages.
     """
 
     def __init__(
@@ -47,14 +52,16 @@ class Engine:
         rng: random.Random,
         concurrent: int,
         metrics: Metrics,
+        outages: OutageObserver,
     ) -> None:
         self._reconciler = reconciler
+        self._registries = registries
         self._store = store
         self._clock = clock
         self._concurrent = concurrent
         self._metrics = metrics
         self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(newer=ArtifactRepository.is_newer_than, rng=rng)
-        self._outages = OutageKeeper(registries=registries, clock=clock, rng=rng, expedite=self._expedite)
+        self._outages = OutageKeeper(registries=registries, clock=clock, expedite=self._expedite, observer=outages)
         self._ready: dict[Key, str] = {}
         self._heard: dict[Key, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,6 +89,13 @@ class Engine:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    async def reconfigured(self) -> None:
+        """Follow a new set of registries: what was asked of the old ones may finish, then they are closed."""
+        await self._outages.restart()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_LONGEST_RECONCILE)
+        await self._registries.close_retired()
 
     def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
         """Have an object looked at as soon as possible.

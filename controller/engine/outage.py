@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from itertools import islice
-from typing import Final
+from math import inf
+from typing import Final, Protocol
 
 from controller.engine.gate import GateState
 from controller.engine.ports import Clock
@@ -25,14 +25,26 @@ _TRIAL_PAUSE: Final = 0.5
 """How often to see whether the trial is over, or another object has to be sent, in seconds."""
 
 
+class OutageObserver(Protocol):
+    """Who is told of outages that are more than a blip."""
+
+    async def outage_lasts(self, registry: ManagedRegistry) -> None:
+        """Have every object of that registry looked at: its status says by now that it cannot be verified."""
+        ...
+
+    async def outage_ended(self, registry: ManagedRegistry) -> None:
+        """Tell that a registry of which the former was told answers again."""
+        ...
+
+
 class OutageKeeper:
     """Keeps the objects that wait for their registries, and the probers.
 
     Args:
         registries: The registries with their gates.
         clock: The time.
-        rng: Source of jitter.
         expedite: Makes a parked object ready.
+        observer: Who is told of outages.
     """
 
     def __init__(
@@ -40,13 +52,13 @@ class OutageKeeper:
         *,
         registries: RegistryPool,
         clock: Clock,
-        rng: random.Random,
         expedite: Callable[[Key], None],
+        observer: OutageObserver,
     ) -> None:
         self._registries = registries
         self._clock = clock
-        self._rng = rng
         self._expedite = expedite
+        self._observer = observer
         self._parked: dict[str, dict[Key, None]] = {}
         self._where: dict[Key, str] = {}
         self._probers: dict[str, asyncio.Task[None]] = {}
@@ -81,31 +93,70 @@ class OutageKeeper:
             task.cancel()
         await asyncio.gather(*probers, return_exceptions=True)
 
+    async def restart(self) -> None:
+        """Follow a new set of registries: objects that wait for one that is gone, or is another one now, go on."""
+        await self.stop()
+        for name, waiting in list(self._parked.items()):
+            if name not in self._registries or self._registries[name].gate.state is GateState.OPEN:
+                for key in list(waiting):
+                    self.unpark(key)
+                    self._expedite(key)
+            self.notice(name)
+
     async def _attend(self, registry: ManagedRegistry) -> None:
         """Probe until the registry is well again, and let the parked objects go on, until none is left."""
         logger.warning("%s does not answer: %s", registry.described, registry.gate.last_failure)
-        while True:
-            waiting = self._parked.get(registry.name)
-            match registry.gate.state:
-                case GateState.CLOSED:
-                    await self._probe(registry)
-                case GateState.TRIAL if waiting:
-                    self._expedite(next(iter(waiting)))
-                    await asyncio.sleep(_TRIAL_PAUSE)
-                case GateState.TRIAL:
-                    registry.gate.succeeded()  # nobody is there to try; the probe has to do
-                case GateState.OPEN if waiting:
-                    for key in list(islice(waiting, _RELEASED_AT_ONCE)):
-                        self.unpark(key)
-                        self._expedite(key)
-                    await asyncio.sleep(_RELEASE_PAUSE)
-                case GateState.OPEN:
-                    logger.info("%s answers again", registry.described)
-                    return
+        telling: asyncio.Task[None] | None = None
+        try:
+            while not await self._go_on(registry):
+                if telling is None and self._patience_left(registry) <= 0:
+                    telling = asyncio.create_task(self._observer.outage_lasts(registry))
+        finally:
+            if telling is not None:
+                telling.cancel()
+                await asyncio.wait((telling,))
+        logger.info("%s answers again", registry.described)
+        if telling is not None:
+            await self._observer.outage_ended(registry)
+
+    async def _go_on(self, registry: ManagedRegistry) -> bool:
+        """Take the next step towards recovery; return whether there is none left to take."""
+        waiting = self._parked.get(registry.name)
+        match registry.gate.state:
+            case GateState.CLOSED:
+                await self._probe(registry)
+            case GateState.TRIAL if waiting:
+                self._expedite(next(iter(waiting)))
+                await asyncio.sleep(_TRIAL_PAUSE)
+            case GateState.TRIAL:
+                registry.gate.succeeded()  # nobody is there to try; the probe has to do
+            case GateState.OPEN if waiting:
+                for key in list(islice(waiting, _RELEASED_AT_ONCE)):
+                    self.unpark(key)
+                    self._expedite(key)
+                await asyncio.sleep(_RELEASE_PAUSE)
+            case GateState.OPEN:
+                return True
+        return False
+
+    def _patience_left(self, registry: ManagedRegistry) -> float:
+        """Return how long until an outage counts as one, in seconds; infinite where there is none."""
+        since = registry.gate.failing_since
+        if since is None:
+            return inf
+        return since + self._registries.config.timings.unavailable_after.total_seconds() - self._clock.monotonic()
 
     async def _probe(self, registry: ManagedRegistry) -> None:
+        """Wait until it is time, then ask; do neither before the outage has been told of."""
         gate = registry.gate
-        await asyncio.sleep(max(0.0, (gate.next_probe or 0.0) - self._clock.monotonic()))
+        wait = (gate.next_probe or 0.0) - self._clock.monotonic()
+        patience = self._patience_left(registry)
+        if 0 < patience < wait:
+            await asyncio.sleep(patience)
+            return
+        await asyncio.sleep(max(0.0, wait))
+        if gate.state is not GateState.CLOSED:
+            return
         try:
             await registry.client.ping()
         except RegistryUnavailable as error:

@@ -66,6 +66,10 @@ class RegistryPool:
     def __iter__(self) -> Iterator[ManagedRegistry]:
         return iter(self._registries.values())
 
+    def failing_since(self) -> dict[str, float | None]:
+        """Return since when each registry fails, on the clock's monotonic time; None where it does not."""
+        return {registry.name: registry.gate.failing_since for registry in self}
+
     def configure(self, config: OperatorConfig) -> None:
         """Follow a configuration; registries that did not change keep their connections and their gate.
 

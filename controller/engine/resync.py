@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from controller.engine.ports import Clock, ObjectStore
@@ -35,45 +36,63 @@ class ResyncSink(Protocol):
 
 
 async def resync_forever(
-    sink: ResyncSink, *, store: ObjectStore, interval: float, clock: Clock, rng: random.Random
+    sink: ResyncSink, *, store: ObjectStore, interval: Callable[[], float], clock: Clock, rng: random.Random
 ) -> None:
     """Have all objects verified once an interval, until cancelled.
 
     Args:
         sink: Who verifies them.
         store: Where they are listed.
-        interval: Mean time between two resyncs, in seconds.
+        interval: Returns the mean time between two resyncs, in seconds; it may change with the configuration.
         clock: The time.
         rng: Source of jitter.
     """
+
+    def enqueue_later(object_: ArtifactRepository) -> None:
+        sink.enqueue_later(object_, rng.uniform(0, interval() * _SPREAD))
+
     while True:
-        await asyncio.sleep(interval * rng.uniform(0.9, 1.1))
+        await asyncio.sleep(interval() * rng.uniform(0.9, 1.1))
         try:
-            await sweep(sink, store=store, clock=clock, rng=rng, spread=interval * _SPREAD)
+            await _take_stock(sink, store, clock, enqueue_later)
         except KubernetesError as error:
             logger.warning("Resync put off, the objects cannot be listed: %s", error)
 
 
-async def sweep(sink: ResyncSink, *, store: ObjectStore, clock: Clock, rng: random.Random, spread: float = 0.0) -> None:
-    """Have all objects verified once.
+async def sweep(
+    sink: ResyncSink,
+    *,
+    store: ObjectStore,
+    clock: Clock,
+    only: Callable[[ArtifactRepository], bool] | None = None,
+) -> None:
+    """Have all objects looked at as soon as possible.
 
     Args:
-        sink: Who verifies them.
+        sink: Who looks at them.
         store: Where they are listed.
         clock: The time.
-        rng: Source of jitter.
-        spread: Time over which they are spread, in seconds; 0: at once.
+        only: Tells which objects are meant; None: all.
 
     Raises:
         KubernetesError: They cannot be listed.
     """
+
+    def enqueue(object_: ArtifactRepository) -> None:
+        if only is None or only(object_):
+            sink.enqueue(object_, Priority.LOW)
+
+    await _take_stock(sink, store, clock, enqueue)
+
+
+async def _take_stock(
+    sink: ResyncSink, store: ObjectStore, clock: Clock, see: Callable[[ArtifactRepository], None]
+) -> None:
+    """See every object once, and forget those that are not there any more."""
     begun = clock.monotonic()
     seen: set[Key] = set()
     async for page in store.list_pages():
-        for repository in page:
-            seen.add(repository.key)
-            if spread:
-                sink.enqueue_later(repository, rng.uniform(0, spread))
-            else:
-                sink.enqueue(repository, Priority.LOW)
+        for object_ in page:
+            seen.add(object_.key)
+            see(object_)
     sink.forget_unseen(seen, since=begun)

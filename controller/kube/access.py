@@ -19,7 +19,7 @@ SERVICE_ACCOUNT_DIRECTORY: Final = Path("/var/run/secrets/kubernetes.io/servicea
 
 def is_in_cluster() -> bool:
     """Tell whether this process runs in a Pod and is to use its ServiceAccount."""
-    return "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
+    return not os.environ.get("KUBECONFIG") and "KUBERNETES_SERVICE_HOST" in os.environ
 
 
 async def load_configuration() -> Configuration:
@@ -29,12 +29,15 @@ async def load_configuration() -> Configuration:
         KubernetesError: There are none, or they cannot be read.
     """
     configuration = Configuration()
+    named = os.environ.get("KUBECONFIG")
+    if named and not Path(named).is_file():  # noqa: ASYNC240 - a stat, before anything else runs
+        raise KubernetesError(f"KUBECONFIG names {named}, which is not a file")
     try:
         if is_in_cluster():
             kube_config.load_incluster_config(client_configuration=configuration)
         else:
             await kube_config.load_kube_config(
-                config_file=os.environ.get("KUBECONFIG"),
+                config_file=named or None,
                 client_configuration=configuration,
                 persist_config=False,
             )

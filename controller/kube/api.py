@@ -22,7 +22,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _PAGE: Final = 500
 """Objects per page of a list: what kubectl asks for, too."""
 
-_MERGE_PATCH: Final = "application/merge-patch+json"
+MERGE_PATCH: Final = "application/merge-patch+json"
 _PATH: Final = f"/apis/{GROUP}/{VERSION}"
 
 
@@ -60,7 +60,7 @@ class KubernetesApi:
         """
         body = {"metadata": {"resourceVersion": repository.resource_version}, "status": patch}
         answer = await self.request(
-            "PATCH", f"{_object_path(repository.key)}/status", body=body, content_type=_MERGE_PATCH
+            "PATCH", f"{_object_path(repository.key)}/status", body=body, content_type=MERGE_PATCH
         )
         return ArtifactRepository.from_body(answer)
 

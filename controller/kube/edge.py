@@ -15,10 +15,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
+import aiohttp
 import kopf
 
 from controller.engine.queue import Priority
 from controller.kube.access import bearer_token, load_configuration
+from controller.pauses import Pauses
 from controller.resource import GROUP, PLURAL, VERSION, ArtifactRepository, Key
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ async def watch(
     *,
     namespaces: Sequence[str] = (),
     label_selector: str = "",
+    established: Callable[[bool], None],
     install_signal_handlers: Callable[[], None],
 ) -> None:
     """Tell ``sink`` what happens to the objects, until cancelled.
@@ -52,13 +55,14 @@ async def watch(
         sink: Who is told.
         namespaces: The namespaces to watch; empty: all.
         label_selector: Restricts the objects that are watched; empty: no restriction.
+        established: Told True when the API server has accepted a watch, False when it has refused one or is not there.
         install_signal_handlers: Puts back the process's own handlers, which kopf replaces while it starts.
 
     Raises:
         Exception: The watch has ended with an error that kopf does not retry; the caller starts it again.
     """
     tasks = await kopf.spawn_tasks(
-        registry=_registry(sink),
+        registry=_registry(sink, established),
         settings=_settings(label_selector),
         clusterwide=not namespaces,
         namespaces=namespaces,
@@ -77,21 +81,32 @@ async def watch(
     raise errors[0] if errors else RuntimeError(f"{next(iter(ended)).get_name()} ended")
 
 
-def _registry(sink: ObjectSink) -> kopf.OperatorRegistry:
+def _registry(sink: ObjectSink, established: Callable[[bool], None]) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
+    pauses = Pauses(random.Random())  # noqa: S311 - jitter, not a secret
+    logins = iter(range(1 << 62))
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        """Read the credentials anew; kopf comes back for more when the API server does not accept them any more."""
+        if next(logins):
+            await asyncio.sleep(pauses.next())
         configuration = await load_configuration()
-        return kopf.ConnectionInfo(
+        info = kopf.ConnectionInfo(
             server=configuration.host,
             ca_path=configuration.ssl_ca_cert,
             insecure=not configuration.verify_ssl,
             token=await bearer_token(configuration),
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
-            proxy_url=configuration.proxy,
         )
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            headers=info.as_http_headers(),
+            trust_env=True,
+            trace_configs=[_watch_trace(established, pauses)],
+        )
+        return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
@@ -106,6 +121,26 @@ def _registry(sink: ObjectSink) -> kopf.OperatorRegistry:
                 sink.enqueue(repository, Priority.HIGH)
 
     return registry
+
+
+def _watch_trace(established: Callable[[bool], None], pauses: Pauses) -> aiohttp.TraceConfig:
+    """Return what tells from kopf's requests whether the watch stands; kopf itself does not tell."""
+    trace = aiohttp.TraceConfig()
+
+    async def answered(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
+        if PLURAL in params.url.path:
+            if params.response.ok:
+                pauses.reset()
+            if not params.response.ok or "watch" in params.url.query:
+                established(params.response.ok)
+
+    async def failed(_session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
+        if PLURAL in params.url.path:
+            established(False)
+
+    trace.on_request_end.append(answered)
+    trace.on_request_exception.append(failed)
+    return trace
 
 
 def _settings(label_selector: str) -> kopf.OperatorSettings:
@@ -140,13 +175,12 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
 
 class _EndlessBackoffs:
-    """Waits between kopf's tries of a request: growing to half a minute, jittered, and never at an end.
+    """Waits between kopf's tries of a request: growing, jittered, and never at an end.
 
     When a finite list is used up, kopf gives the whole operator up.
     """
 
     def __iter__(self) -> Iterator[float]:
-        bound = 1.0
+        pauses = Pauses(random.Random())  # noqa: S311 - jitter, not a secret
         while True:
-            yield random.uniform(0.5, 1.0) * bound  # noqa: S311 - jitter, not a secret
-            bound = min(bound * 2, 30.0)
+            yield pauses.next()

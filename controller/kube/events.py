@@ -1,16 +1,132 @@
-"""Kubernetes events, for what happened and is not kept in status."""
+"""Kubernetes events, for what happened and is not kept in status: aggregated, rate-limited, and never in the way.
+
+An event that happens again within ten minutes counts the first one up instead of making another. Past a rate that no
+person reads, events are dropped: metrics and logs have them all.
+"""
 
 from __future__ import annotations
 
-from controller.engine.ports import EventType
+import asyncio
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from controller.engine.ports import Clock, EventType
+from controller.errors import KubernetesError, ObjectGone
+from controller.kube.api import MERGE_PATCH, KubernetesApi, involved_object
 from controller.resource import ArtifactRepository
+
+logger = logging.getLogger(__name__)
+
+COMPONENT: Final = "artifact-repository-controller"
+
+_AGGREGATED_FOR: Final = 600.0
+_REMEMBERED: Final = 1000
+_QUEUED: Final = 200
+_BURST: Final = 50.0
+_PER_SECOND: Final = 1.0
 
 
 class NoEvents:
-    """Records nothing."""
+    """Records nothing (``--no-events``)."""
 
     def about_object(self, repository: ArtifactRepository, type_: EventType, reason: str, message: str) -> None:
         """Drop it."""
 
     def about_operator(self, type_: EventType, reason: str, message: str) -> None:
         """Drop it."""
+
+
+@dataclass(slots=True)
+class _Recorded:
+    path: str
+    count: int
+    since: float
+
+
+class KubernetesEvents:
+    """Records events in the API server, one after the other, by :meth:`run`.
+
+    Args:
+        api: The API server.
+        clock: The time.
+    """
+
+    def __init__(self, api: KubernetesApi, clock: Clock) -> None:
+        self._api = api
+        self._clock = clock
+        self._queue: asyncio.Queue[tuple[Mapping[str, str], EventType, str, str]] = asyncio.Queue(_QUEUED)
+        self._recorded: OrderedDict[tuple[str, ...], _Recorded] = OrderedDict()
+        self._allowance, self._allowed_at = _BURST, clock.monotonic()
+
+    def about_object(self, repository: ArtifactRepository, type_: EventType, reason: str, message: str) -> None:
+        """Record what happened to an object (see :class:`controller.engine.ports.EventRecorder`)."""
+        self._put(involved_object(repository), type_, reason, message)
+
+    def about_operator(self, type_: EventType, reason: str, message: str) -> None:
+        """Record what happened to the operator on its own Pod, which the downward API tells; nowhere outside of one."""
+        name, namespace = os.environ.get("POD_NAME"), os.environ.get("POD_NAMESPACE")
+        if name and namespace:
+            pod = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name}
+            self._put(pod | {"uid": os.environ.get("POD_UID", "")}, type_, reason, message)
+
+    async def run(self) -> None:
+        """Write what is recorded, until cancelled."""
+        while True:
+            about, type_, reason, message = await self._queue.get()
+            try:
+                await self._write(about, type_, reason, message)
+            except KubernetesError as error:
+                logger.warning("The event %s about %s was not recorded: %s", reason, about["name"], error)
+
+    def _put(self, about: Mapping[str, str], type_: EventType, reason: str, message: str) -> None:
+        now = self._clock.monotonic()
+        self._allowance = min(_BURST, self._allowance + (now - self._allowed_at) * _PER_SECOND)
+        self._allowed_at = now
+        if self._allowance < 1 or self._queue.full():
+            logger.debug("Too many events, dropped: %s about %s", reason, about["name"])
+            return
+        self._allowance -= 1
+        self._queue.put_nowait((about, type_, reason, message))
+
+    async def _write(self, about: Mapping[str, str], type_: EventType, reason: str, message: str) -> None:
+        key = (about["kind"], about["namespace"], about["name"], about["uid"], reason, message)
+        known = self._recorded.get(key)
+        now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        if known is not None and self._clock.monotonic() - known.since < _AGGREGATED_FOR:
+            try:
+                body = {"count": known.count + 1, "lastTimestamp": now}
+                await self._api.request("PATCH", known.path, body=body, content_type=MERGE_PATCH)
+            except ObjectGone:
+                pass  # expired on the server: make a new one
+            else:
+                known.count += 1
+                return
+        path = f"/api/v1/namespaces/{quote(about['namespace'], safe='')}/events"
+        made = await self._api.request("POST", path, body=_event(about, type_, reason, message, now))
+        self._recorded[key] = _Recorded(f"{path}/{made['metadata']['name']}", 1, self._clock.monotonic())
+        self._recorded.move_to_end(key)
+        if len(self._recorded) > _REMEMBERED:
+            self._recorded.popitem(last=False)
+
+
+def _event(about: Mapping[str, str], type_: EventType, reason: str, message: str, now: str) -> dict[str, Any]:
+    """Return an Event (core/v1)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{about['name'][:200]}.", "namespace": about["namespace"]},
+        "involvedObject": dict(about),
+        "type": str(type_),
+        "reason": reason,
+        "message": message[:1024],
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }

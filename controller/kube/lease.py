@@ -1,9 +1,9 @@
 """Leader election by a ``coordination.k8s.io/v1`` Lease: of several replicas one works.
 
 The rules are client-go's. A candidate takes a Lease over when it has not seen it change for the lease's duration on
-its own monotonic clock: clocks of different machines are never compared. A leader that has not managed to renew by the
-renew deadline, which is shorter, is not the leader any more, and its work is cancelled before another replica can start
-its own. That the deadline is watched in the same event loop as the work is wanted: where the loop hangs, nothing renews.
+its own monotonic clock: clocks of different machines are never compared. A leader that has not managed to renew by
+the renew deadline, which is shorter, is not the leader any more, and its work is cancelled before another replica can
+start its own. The deadline is watched in the event loop that does the work: where the loop hangs, nothing renews.
 
 The elector in the ``kubernetes`` package is not used: it compares wall-clock times, ends with the first connection
 error, and does not give the Lease back.

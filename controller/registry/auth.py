@@ -38,7 +38,7 @@ TokenRequest = Callable[[str, str | None], Awaitable[Answer]]
 DEFAULT_TOKEN_LIFETIME: Final = 60.0
 """Seconds that a token lives when its service does not say; the token specification's default."""
 
-MAX_TOKEN_LIFETIME: Final = 3600.0
+MAX_TOKEN_LIFETIME: Final = 3600
 MAX_TOKENS: Final = 1024
 """Tokens kept at once: enough for all workers, and a bound for an operator with very many repositories."""
 
@@ -384,4 +384,4 @@ def _read_token(answer: Answer) -> tuple[str, float]:
     lifetime = value.get("expires_in")
     if not isinstance(lifetime, int) or lifetime <= 0:
         return token, DEFAULT_TOKEN_LIFETIME
-    return token, min(float(lifetime), MAX_TOKEN_LIFETIME)
+    return token, float(min(lifetime, MAX_TOKEN_LIFETIME))

@@ -322,6 +322,7 @@ class RegistryClient:
         return trips
 
     def _mount_request(self, path: str, blob: _Blob, source: str) -> Request:
+        validate_repository_name(source, max_length=MAX_REGISTRY_PATH)
         query = urlencode({"mount": blob.digest, "from": source}, safe=":/")
         return Request(
             method="POST",

@@ -12,12 +12,14 @@ here, and they cost a third of a request's CPU (docs/architecture.md has the fig
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http import HTTPStatus
 from typing import Final, cast
 
@@ -64,12 +66,13 @@ _LIBRARY_ERRORS: Final = (
 
 _REASONS: Final = (
     (aiohttp.ClientConnectorDNSError, "its host name cannot be resolved"),
-    (ConnectionRefusedError, "the connection was refused"),
     (aiohttp.SocketTimeoutError, "nothing came for {0.read:g} s"),
     (aiohttp.ServerTimeoutError, "no connection could be made in time"),
     (TimeoutError, "no complete answer within {0.total:g} s"),
 )
 """By the cause of a library's error, special before general."""
+
+_CLOSED: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 
@@ -186,7 +189,7 @@ class Connection:
         self._extensions = {"timeout": {"connect": timeouts.connect, "read": timeouts.read, "pool": timeouts.pool}}
         self._on_request = on_request
         self._trust = _Trust(binding_name, binding.tls)
-        self._transport = transport or _network(self._trust.context)
+        self._transport = transport or _network(self._trust)
         self._auth = Authenticator(self.endpoint, binding.credentials, self._request_token)
 
     async def close(self) -> None:
@@ -308,7 +311,7 @@ class Connection:
         """Return the error of ours that a library's error stands for, and the reason in a few words."""
         causes = list(_causes(error))
         for cause in causes:
-            if isinstance(cause, ssl.SSLCertVerificationError):
+            if isinstance(cause, ssl.SSLCertVerificationError) and not isinstance(cause, aiohttp.ClientError):
                 return TLSVerificationFailed, self._trust.explain(cause)
         for cause in causes:
             if reason := _reason(cause, self._timeouts):
@@ -325,13 +328,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _reason(error: BaseException, timeouts: Timeouts) -> str | None:
     """Name the cause that one error of a chain stands for; None if it says nothing of its own."""
     if isinstance(error, ssl.SSLError):
-        if error.reason in _NO_TLS:
+        # What aiohttp makes of it is one, too, but has no reason; the real one comes later in the chain.
+        reason = getattr(error, "reason", None)
+        if reason in _NO_TLS:
             return "it does not speak TLS on this port: write http:// into registryUrl if that is meant"
-        return f"the TLS handshake failed ({error.reason or 'the connection was closed'})"
-    return next((reason.format(timeouts) for kind, reason in _REASONS if isinstance(error, kind)), None)
+        return f"the TLS handshake failed ({reason})" if reason else None
+    for kind, reason in _REASONS:
+        if isinstance(error, kind):
+            return reason.format(timeouts)
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _CLOSED:
+        return os.strerror(error.errno).lower()
+    return None
 
 
-def _network(context: ssl.SSLContext) -> Transport:
+def _network(trust: _Trust) -> Transport:
     """Return the transport for real registries.
 
     The session is made here, and when the loop runs, since the transport's own one would keep a registry's cookies.
@@ -339,10 +349,11 @@ def _network(context: ssl.SSLContext) -> Transport:
     """
 
     def open_session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE, ssl=context)
+        connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE, ssl=trust.context)
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
-    return AiohttpTransport(client=open_session, verify=context)
+    # verify is for sessions that the transport would open itself: a context that believes nobody.
+    return AiohttpTransport(client=open_session, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @lru_cache(maxsize=16)
@@ -374,19 +385,27 @@ class _Trust:
     """
 
     def __init__(self, binding_name: str, tls: TLS | None) -> None:
-        self._ca_file = tls.ca_file if tls else None
+        self._tls = tls or TLS()
+        self._ca_file = self._tls.ca_file
         self._stamp: FileStamp | None = None
-        try:
-            self.context = ssl.create_default_context(cafile=self._ca_file)
-            if self._ca_file:
+        if self._ca_file is not None:
+            try:
                 self._stamp = file_stamp(self._ca_file)
-        except OSError as error:  # ssl.SSLError is one
-            reason = f"tls.caFile: {self._ca_file} cannot be used: {error.strerror or error}"
-            raise BindingConfigInvalid(binding_name, reason) from error
-        if tls and tls.insecure_skip_verify:
+                self.context  # noqa: B018 - read now: a bundle that cannot be used is an error of the configuration
+            except OSError as error:  # ssl.SSLError is one
+                reason = f"tls.caFile: {self._ca_file} cannot be used: {error.strerror or error}"
+                raise BindingConfigInvalid(binding_name, reason) from error
+        if self._tls.insecure_skip_verify:
             _log.warning("registry binding '%s': any TLS certificate is accepted (insecureSkipVerify)", binding_name)
-            self.context.check_hostname = False
-            self.context.verify_mode = ssl.CERT_NONE
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """What TLS connections are checked by. Made at the first use: it takes long, and http:// does without."""
+        context = ssl.create_default_context(cafile=self._ca_file)
+        if self._tls.insecure_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
     def refresh(self) -> None:
         """Trust what was added to the CA bundle since; what was taken out is trusted until a restart."""

@@ -94,7 +94,7 @@ def test_good_names_are_taken(name: str) -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_bad_names_are_refused(name: str) -> None:
     """What registries refuse, clean up or read as another path is refused, with a sentence."""
-    with pytest.raises(InvalidNameError, match="use lower-case|at most 200"):
+    with pytest.raises(InvalidNameError, match=r"use lower-case|at most 200"):
         validate_repository_name(name)
 
 
@@ -128,7 +128,9 @@ labels = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 subdomains = st.lists(labels, min_size=1, max_size=4).map(".".join)
 
 
-@given(namespace=labels, name=subdomains, template=st.sampled_from(["{namespace}/{name}", "{name}", "{namespace}.{name}"]))
+@given(
+    namespace=labels, name=subdomains, template=st.sampled_from(["{namespace}/{name}", "{name}", "{namespace}.{name}"])
+)
 def test_every_object_that_kubernetes_takes_has_a_name_here(namespace: str, name: str, template: str) -> None:
     """What a template makes of a legal namespace and name passes the same check as a name in spec."""
     made = expand_template(template, namespace=namespace, name=name)

@@ -27,7 +27,15 @@ FULL = RegistryHosting("localhost:5001", "localhost:5002", "ctlptl-registry:5000
         (LOOPBACK, None, None, "localhost:5001", "localhost:5001", "localhost:5001", None),
         ("http://127.0.0.1:5000", None, None, "127.0.0.1:5000", "127.0.0.1:5000", "127.0.0.1:5000", None),
         ("http://[::1]:5000", None, None, "[::1]:5000", "[::1]:5000", "[::1]:5000", None),
-        ("https://registry.localhost", None, None, "registry.localhost", "registry.localhost", "registry.localhost", None),
+        (
+            "https://registry.localhost",
+            None,
+            None,
+            "registry.localhost",
+            "registry.localhost",
+            "registry.localhost",
+            None,
+        ),
         # K over U
         (REMOTE, None, KIND, "localhost:5001", "localhost:5001", "localhost:5001", "kind-registry:5000"),
         (REMOTE, None, FULL, "localhost:5002", "localhost:5001", "localhost:5002", "ctlptl-registry:5000"),
@@ -87,8 +95,7 @@ def test_unknown_places_are_absent() -> None:
         ("{}", RegistryHosting()),
         ("unknown: 1", RegistryHosting()),
         (
-            'host: "localhost:5001"\nhostFromContainerRuntime: "localhost:5002"\n'
-            'hostFromClusterNetwork: "ctlptl-registry:5000"',
+            "host: localhost:5001\nhostFromContainerRuntime: localhost:5002\nhostFromClusterNetwork: ctlptl-registry:5000",
             FULL,
         ),
     ],

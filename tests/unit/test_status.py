@@ -1,15 +1,15 @@
 """Status: the state machine, row by row as docs/status.md has it.
 
-    outcome                      | before            | Ready                      | beside it
-    verified                     | any               | True/RepositoryReady       | -
-    registry down                | never ready       | False/RegistryUnavailable  | Reconciling
-    registry down, short         | Ready             | unchanged                  | -
-    registry down, long          | Ready             | Unknown/RegistryUnavailable| Reconciling
-    refused (401 ...)            | Ready             | Unknown/its reason at once | Reconciling
-    any of these past deadline   | Reconciling       | unchanged                  | Stalled
-    only spec can mend it        | any               | False/its reason           | Stalled at once
-    suspended                    | never reconciled  | False/Suspended            | -
-    suspended                    | anything else     | unchanged, message says so | -
+outcome                      | before            | Ready                      | beside it
+verified                     | any               | True/RepositoryReady       | -
+registry down                | never ready       | False/RegistryUnavailable  | Reconciling
+registry down, short         | Ready             | unchanged                  | -
+registry down, long          | Ready             | Unknown/RegistryUnavailable| Reconciling
+refused (401 ...)            | Ready             | Unknown/its reason at once | Reconciling
+any of these past deadline   | Reconciling       | unchanged                  | Stalled
+only spec can mend it        | any               | False/its reason           | Stalled at once
+suspended                    | never reconciled  | False/Suspended            | -
+suspended                    | anything else     | unchanged, message says so | -
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,9 @@ def failed(
     return Failed(reason, f"Registry '{registry}' is wrong", detail, registry, name, timedelta(seconds=failing_for))
 
 
-def step(repository: ArtifactRepository, outcome: Outcome, *, at: datetime = NOW) -> tuple[ArtifactRepository, Decision]:
+def step(
+    repository: ArtifactRepository, outcome: Outcome, *, at: datetime = NOW
+) -> tuple[ArtifactRepository, Decision]:
     """Apply one outcome; return the object as it is afterwards."""
     decision = decide(repository, outcome, now=at, timings=TIMINGS)
     after = make_object(
@@ -162,7 +164,12 @@ def test_the_same_outcome_again_changes_nothing(before: tuple[Outcome, ...], out
     repository = after(*before, outcome)
     if isinstance(outcome, Failed):
         outcome = Failed(
-            outcome.reason, outcome.subject, ": timed out", outcome.registry, outcome.repository_name, outcome.failing_for
+            outcome.reason,
+            outcome.subject,
+            ": timed out",
+            outcome.registry,
+            outcome.repository_name,
+            outcome.failing_for,
         )
     _, decision = step(repository, outcome, at=NOW + timedelta(minutes=9))
     assert merge_patch(repository.status, decision.status) is None
@@ -309,7 +316,7 @@ def test_conditions_of_other_owners_survive() -> None:
 
 
 def test_a_time_moves_only_with_the_status() -> None:
-    """lastTransitionTime is when Ready changed, not when it was last looked at."""
+    """Its lastTransitionTime is when Ready changed, not when it was last looked at."""
     repository, _ = step(after(VERIFIED), VERIFIED, at=NOW + timedelta(hours=1))
     assert repository.status["conditions"][0]["lastTransitionTime"] == "2026-01-02T03:04:05Z"
     repository, _ = step(repository, LONG, at=NOW + timedelta(hours=2))

@@ -300,7 +300,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.done(work.key, work.item, now=self.now)
             if self.wanted.get(work.key, 0) <= work.item:
                 self.wanted.pop(work.key, None)
-        served = {key for key in taken(self.queue, self.now + 1000)}
+        served = set(taken(self.queue, self.now + 1000))
         assert served >= self.wanted.keys()
         assert len(self.queue) == 0
 

@@ -1,0 +1,215 @@
+"""One term of work: the engine and what feeds it, from the moment this process may work until it may not any more."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from controller.config import OperatorConfig, RegistryBinding, load_config
+from controller.engine.engine import Engine
+from controller.engine.ports import Clock, EventRecorder, EventType
+from controller.engine.reconciler import Reconciler
+from controller.engine.registries import ManagedRegistry, RegistryPool
+from controller.engine.resync import resync_forever, sweep
+from controller.errors import ConfigError, KubernetesError
+from controller.kube.api import KubernetesApi
+from controller.kube.edge import watch
+from controller.metrics import Metrics
+from controller.pauses import Pauses
+from controller.registry.connection import RequestRecord
+from controller.registry.local import LocalArtifactRegistry
+from controller.resource import ArtifactRepository
+from controller.target import resolve_target
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AT_FILE_EVERY: Final = 2.0
+"""How often the configuration file is read, in seconds; the kubelet itself takes up to a minute to write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is worked on.
+
+    Args:
+        namespaces: The namespaces to watch; empty: all.
+        label_selector: Restricts the objects that are watched; empty: no restriction.
+        concurrent: How many objects may be worked on at the same time.
+    """
+
+    namespaces: Sequence[str] = ()
+    label_selector: str = ""
+    concurrent: int = 16
+
+
+class Session:
+    """See the module's text.
+
+    Args:
+        scope: What is worked on.
+        config_file: The configuration file, followed while the session lasts.
+        config: What was read from it last and could be used.
+        api: The API server.
+        events: Where is told what status does not keep.
+        metrics: Where is counted.
+        clock: The time.
+        rng: Source of all jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        scope: Scope,
+        config_file: Path,
+        config: OperatorConfig,
+        api: KubernetesApi,
+        events: EventRecorder,
+        metrics: Metrics,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._scope = scope
+        self._config_file = config_file
+        self._api = api
+        self._events = events
+        self._metrics = metrics
+        self._clock = clock
+        self._rng = rng
+        self._registries = RegistryPool(config, connect=self._connect, rng=rng)
+        self._engine = Engine(
+            reconciler=Reconciler(registries=self._registries, store=api, events=events, clock=clock),
+            registries=self._registries,
+            store=api,
+            clock=clock,
+            rng=rng,
+            concurrent=scope.concurrent,
+            metrics=metrics,
+            outages=self,
+        )
+        metrics.observe_registries(self._registries.failing_since)
+
+    async def run(self, *, established: Callable[[bool], None], install_signal_handlers: Callable[[], None]) -> None:
+        """Work until cancelled; then stop with :meth:`stop`.
+
+        Args:
+            established: Told whether the watch stands.
+            install_signal_handlers: Puts back the process's own handlers, which kopf replaces.
+        """
+        self._engine.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_forever(established, install_signal_handlers))
+            group.create_task(
+                resync_forever(
+                    self._engine,
+                    store=self._api,
+                    interval=lambda: self._registries.config.timings.resync_interval.total_seconds(),
+                    clock=self._clock,
+                    rng=self._rng,
+                )
+            )
+            group.create_task(self._follow_config())
+
+    async def stop(self, *, grace: float) -> None:
+        """End what is left of the work.
+
+        Args:
+            grace: How long reconciles that are under way may take, in seconds.
+        """
+        await self._engine.stop(grace=grace)
+        await self._registries.close()
+
+    async def outage_lasts(self, registry: ManagedRegistry) -> None:
+        """Tell the world of an outage that is no blip (see :class:`controller.engine.outage.OutageObserver`)."""
+        patience = self._registries.config.timings.unavailable_after
+        message = f"{registry.described} has not answered for {patience}: {registry.gate.last_failure}"
+        self._events.about_operator(EventType.WARNING, "RegistryUnavailable", message)
+        await self._sweep(only=functools.partial(self._is_in, registry))
+
+    async def outage_ended(self, registry: ManagedRegistry) -> None:
+        """Tell the world that a registry which it was told of answers again."""
+        self._events.about_operator(EventType.NORMAL, "RegistryAvailable", f"{registry.described} answers again")
+
+    def _is_in(self, registry: ManagedRegistry, object_: ArtifactRepository) -> bool:
+        return resolve_target(object_, self._registries.config).registry == registry.name
+
+    async def _sweep(self, only: Callable[[ArtifactRepository], bool] | None = None) -> None:
+        """Have all objects looked at; where they cannot be listed now, try until they can."""
+        pauses = Pauses(self._rng)
+        while True:
+            try:
+                await sweep(self._engine, store=self._api, clock=self._clock, only=only)
+            except KubernetesError as error:
+                logger.warning("The objects cannot be listed, trying again: %s", error)
+                await asyncio.sleep(pauses.next())
+            else:
+                return
+
+    async def _watch_forever(
+        self, established: Callable[[bool], None], install_signal_handlers: Callable[[], None]
+    ) -> None:
+        pauses = Pauses(self._rng)
+
+        def tell(stands: bool) -> None:
+            if stands:
+                pauses.reset()
+            established(stands)
+
+        logger.info("Watching ArtifactRepository objects in %s", ", ".join(self._scope.namespaces) or "all namespaces")
+        while True:
+            try:
+                await watch(
+                    self._engine,
+                    namespaces=self._scope.namespaces,
+                    label_selector=self._scope.label_selector,
+                    established=tell,
+                    install_signal_handlers=install_signal_handlers,
+                )
+            except Exception as error:  # noqa: BLE001 - whatever ended the watch, it has to go on
+                logger.warning("The watch ended and is started again: %s", error)
+            established(False)
+            await asyncio.sleep(pauses.next())
+
+    async def _follow_config(self) -> None:
+        """Take over each change of the configuration file; a bad one is told and the last good one kept."""
+        seen: bytes | None = await asyncio.to_thread(_read, self._config_file)
+        while True:
+            await asyncio.sleep(_LOOK_AT_FILE_EVERY)
+            text = await asyncio.to_thread(_read, self._config_file)
+            if text == seen:
+                continue
+            seen = text
+            try:
+                config = await asyncio.to_thread(load_config, self._config_file)
+            except ConfigError as error:
+                logger.error("The changed configuration is not used, the last good one is kept: %s", error)  # noqa: TRY400
+                self._metrics.config_loads.labels("invalid").inc()
+                self._events.about_operator(EventType.WARNING, "InvalidConfiguration", str(error))
+                continue
+            logger.info("The configuration has changed; registries: %s", ", ".join(sorted(config.registries)))
+            self._metrics.config_loads.labels("good").inc()
+            self._registries.configure(config)
+            await self._engine.reconfigured()
+            await self._sweep()
+
+    def _connect(self, name: str, binding: RegistryBinding) -> LocalArtifactRegistry:
+        if binding.tls is not None and binding.tls.insecure_skip_verify:
+            logger.warning("Registry '%s': certificates are not checked (tls.insecureSkipVerify)", name)
+        return LocalArtifactRegistry(name, binding, on_request=functools.partial(self._count_request, name))
+
+    def _count_request(self, registry: str, record: RequestRecord) -> None:
+        self._metrics.registry_requests.labels(registry, record.method, record.code).inc()
+        self._metrics.registry_request_duration.labels(registry).observe(record.seconds)
+
+
+def _read(path: Path) -> bytes | None:
+    """Return a file's content; None where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

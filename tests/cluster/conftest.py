@@ -1,0 +1,110 @@
+"""One control plane for all tests of this folder; a namespace, and mostly an operator, for each test."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster.cluster import DevCluster
+from tests.cluster.harness import (
+    MANIFESTS,
+    AccessLog,
+    Api,
+    Audit,
+    Object,
+    Objects,
+    OperatorProcess,
+    operator_config,
+    operator_kubeconfig,
+)
+
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseStarted"],
+    "rules": [{"level": "Metadata"}],
+}
+
+StartOperator = Callable[..., OperatorProcess]
+
+
+@pytest.fixture(scope="session")
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the API server notes each request."""
+    return tmp_path_factory.mktemp("audit") / "audit.log"
+
+
+@pytest.fixture(scope="session")
+def cluster(audit_log: Path) -> Iterator[DevCluster]:
+    """Run a control plane with the operator's CRD and RBAC from manifests/, and a registry."""
+    policy = audit_log.with_name("policy.yaml")
+    policy.write_text(yaml.safe_dump(_AUDIT_POLICY))
+    flags = [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
+    with DevCluster(apiserver_flags=flags) as cluster:
+        for name in ("crd", "namespace", "rbac"):
+            cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
+        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def api(cluster: DevCluster) -> Iterator[Api]:
+    """Return the API server, as an administrator sees it."""
+    api = Api(cluster)
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="session")
+def audit(cluster: DevCluster, audit_log: Path) -> Audit:
+    """Return what the API server notes of each request."""
+    assert cluster.apiserver.running
+    return Audit(audit_log)
+
+
+@pytest.fixture(scope="session")
+def access_log(cluster: DevCluster) -> AccessLog:
+    """Return what the registry notes of each request."""
+    return AccessLog(cluster.registry.log)
+
+
+@pytest.fixture
+def namespace(api: Api) -> str:
+    """Make a namespace for one test."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    api.must("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    return name
+
+
+@pytest.fixture
+def objects(api: Api, namespace: str) -> Objects:
+    """Return the objects of the test's namespace."""
+    return Objects(api, namespace)
+
+
+@pytest.fixture
+def start_operator(cluster: DevCluster, namespace: str, tmp_path: Path) -> Iterator[StartOperator]:
+    """Return what starts an operator for the test's namespace under its own ServiceAccount; it is stopped in the end."""
+    with ExitStack() as stack:
+        number = iter(range(100))
+
+        def start(config: Object | None = None, *arguments: str, **fields: Any) -> OperatorProcess:
+            operator = OperatorProcess(
+                tmp_path / f"operator-{next(number)}",
+                config=config or operator_config(cluster.registry_url, **fields),
+                kubeconfig=operator_kubeconfig(cluster),
+                arguments=("--namespace", namespace, *arguments),
+            )
+            return stack.enter_context(operator)
+
+        yield start
+
+
+@pytest.fixture
+def operator(start_operator: StartOperator) -> OperatorProcess:
+    """Run an operator for the test's namespace."""
+    return start_operator()

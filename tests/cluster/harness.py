@@ -1,0 +1,304 @@
+"""The pieces that cluster tests are made of: objects in the API server, its audit log, and an operator process."""
+
+import json
+import os
+import re
+import ssl
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import yaml
+
+from controller.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from devcluster.cluster import DevCluster
+from devcluster.process import Probe, ServerProcess, free_port
+from tests.cluster.eventually import eventually
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "manifests"
+OPERATOR_NAMESPACE = "artifact-repository-system"
+OPERATOR_ACCOUNT = "artifact-repository-controller"
+OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}"
+
+Object = dict[str, Any]
+
+
+class Api:
+    """The API server, as an administrator sees it."""
+
+    def __init__(self, cluster: DevCluster) -> None:
+        config = yaml.safe_load(cluster.kubeconfig.read_text())
+        user = config["users"][0]["user"]
+        context = ssl.create_default_context(cafile=str(cluster.ca_file))
+        context.load_cert_chain(user["client-certificate"], user["client-key"])
+        self._client = httpx.Client(base_url=cluster.url, verify=context, timeout=30, trust_env=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def request(self, method: str, path: str, body: Any = None, *, content_type: str = "application/json") -> Object:
+        """Make a request; return the answer, whatever its status says.
+
+        Args:
+            method: The HTTP method.
+            path: The path, with its query.
+            body: Sent as JSON.
+            content_type: What kind of JSON it is.
+        """
+        content = None if body is None else json.dumps(body)
+        answer = self._client.request(method, path, content=content, headers={"Content-Type": content_type})
+        result: Object = answer.json()
+        return result
+
+    def must(self, method: str, path: str, body: Any = None, **options: Any) -> Object:
+        """Make a request that has to succeed."""
+        answer = self.request(method, path, body, **options)
+        assert answer.get("status") != "Failure", f"{method} {path}: {answer.get('message')}"
+        return answer
+
+
+class Objects:
+    """The ArtifactRepository objects of one namespace.
+
+    Args:
+        api: The API server.
+        namespace: Their namespace.
+    """
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.api = api
+        self.namespace = namespace
+        self._path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
+
+    def manifest(self, name: str, spec: Mapping[str, Any] | None = None, **metadata: Any) -> Object:
+        """Return an object as a person would write it."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": name, "namespace": self.namespace, **metadata},
+            "spec": dict(spec or {}),
+        }
+
+    def create(self, name: str, spec: Mapping[str, Any] | None = None, **metadata: Any) -> Object:
+        """Create an object."""
+        return self.api.must("POST", self._path, self.manifest(name, spec, **metadata))
+
+    def try_create(self, name: str, spec: Mapping[str, Any]) -> Object:
+        """Try to create an object; return the answer, a failure included."""
+        return self.api.request("POST", self._path, self.manifest(name, spec))
+
+    def get(self, name: str) -> Object:
+        """Return an object; one without ``metadata`` where there is none."""
+        return self.api.request("GET", f"{self._path}/{name}")
+
+    def list(self) -> list[Object]:
+        """Return all objects."""
+        items: list[Object] = self.api.must("GET", self._path)["items"]
+        return items
+
+    def patch(self, name: str, patch: Mapping[str, Any], *, subresource: str = "") -> Object:
+        """Merge a patch into an object."""
+        path = f"{self._path}/{name}{subresource}"
+        return self.api.must("PATCH", path, patch, content_type="application/merge-patch+json")
+
+    def delete(self, name: str) -> Object:
+        """Delete an object."""
+        return self.api.must("DELETE", f"{self._path}/{name}")
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is such an object."""
+        return "metadata" in self.get(name) and "uid" in self.get(name)["metadata"]
+
+    def wait(
+        self, name: str, condition: "Callable[[Object], object]", *, within: float = 20.0, tell: Callable[[], str] = str
+    ) -> Object:
+        """Wait until an object fulfils a condition; return it."""
+
+        def look() -> Object | None:
+            seen = self.get(name)
+            return seen if condition(seen) else None
+
+        def show() -> str:
+            return f"{json.dumps(self.get(name).get('status'), indent=2)}\n{tell()}"
+
+        return eventually(look, within=within, tell=show, what=f"{self.namespace}/{name}")
+
+    def wait_ready(self, name: str, *, within: float = 20.0, tell: Callable[[], str] = str) -> Object:
+        """Wait until an object is Ready for its newest generation; return it."""
+        return self.wait(name, is_ready, within=within, tell=tell)
+
+
+def condition(object_: Object, type_: str) -> Object:
+    """Return an object's condition of that type; an empty one where there is none."""
+    conditions = object_.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == type_), {})
+
+
+def ready(object_: Object) -> tuple[str | None, str | None]:
+    """Return status and reason of an object's Ready condition."""
+    found = condition(object_, "Ready")
+    return found.get("status"), found.get("reason")
+
+
+def is_ready(object_: Object) -> bool:
+    """Tell whether an object is Ready for its newest generation."""
+    current = object_.get("metadata", {}).get("generation") == object_.get("status", {}).get("observedGeneration")
+    return current and ready(object_)[0] == "True"
+
+
+class Audit:
+    """What the API server noted of each request.
+
+    Args:
+        path: Its audit log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def mark(self) -> int:
+        """Return a position: now."""
+        return self._path.stat().st_size
+
+    def since(self, mark: int, *, user: str = OPERATOR_USER) -> list[Object]:
+        """Return the requests of a user since a position.
+
+        Args:
+            mark: The position.
+            user: Whose.
+        """
+        with self._path.open("rb") as log:
+            log.seek(mark)
+            lines = log.read().splitlines()
+        events = [json.loads(line) for line in lines if line.endswith(b"}")]
+        return [event for event in events if event["user"]["username"] == user]
+
+    def writes(self, mark: int, *, user: str = OPERATOR_USER, but: tuple[str, ...] = ("leases",)) -> list[str]:
+        """Return what a user has written since a position: verb, resource and name.
+
+        Args:
+            mark: The position.
+            user: Whose.
+            but: Resources that do not count.
+        """
+        return [
+            f"{event['verb']} {name_of(event)}"
+            for event in self.since(mark, user=user)
+            if event["verb"] in ("create", "update", "patch", "delete", "deletecollection")
+            and event["objectRef"]["resource"] not in but
+        ]
+
+
+def name_of(event: Object) -> str:
+    """Return what an audited request was about: resource, subresource, namespace and name."""
+    reference = event["objectRef"]
+    resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
+    return f"{resource} {reference.get('namespace', '')}/{reference.get('name', '')}"
+
+
+class OperatorProcess:
+    """An operator, run as a person or a Pod runs it.
+
+    Args:
+        directory: For its configuration and log.
+        config: Its configuration; may be changed while it runs (:meth:`configure`).
+        kubeconfig: Its access to the API server.
+        arguments: Further arguments of ``run``.
+    """
+
+    def __init__(
+        self, directory: Path, *, config: Mapping[str, Any], kubeconfig: Path, arguments: tuple[str, ...] = ()
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config = directory / "config.yaml"
+        self.configure(config)
+        self.address = f"127.0.0.1:{free_port()}"
+        command: list[str | Path] = [sys.executable, "-m", "controller", "run", "--config", self.config]
+        self.process = ServerProcess(
+            "operator",
+            [*command, "--health-address", self.address, *arguments],
+            probes=[Probe(f"http://{self.address}/readyz")],
+            log=directory / "operator.log",
+            directory=ROOT,
+            environment={
+                "KUBECONFIG": str(kubeconfig),
+                "PYTHONWARNINGS": "error",
+                **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},
+            },
+        )
+
+    def __enter__(self) -> Self:
+        self.process.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop(timeout=30)
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Write its configuration file, at once and whole, as the kubelet does."""
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(json.dumps(config))
+        fresh.replace(self.config)
+
+    def log(self) -> str:
+        """Return the end of its log."""
+        return self.process.log_tail(40)
+
+    def metrics(self) -> dict[str, float]:
+        """Return its metrics: name with labels, and value."""
+        text = httpx.get(f"http://{self.address}/metrics", trust_env=False).text
+        lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
+
+    def health(self, what: str) -> tuple[int, str]:
+        """Return status and text of /healthz or /readyz."""
+        answer = httpx.get(f"http://{self.address}/{what}", trust_env=False)
+        return answer.status_code, answer.text.strip()
+
+
+def operator_config(registry_url: str, **fields: Any) -> Object:
+    """Return a configuration with one registry, ``artifacts``."""
+    return {"defaultRegistry": "artifacts", "registries": {"artifacts": {"registryUrl": registry_url}}, **fields}
+
+
+def operator_kubeconfig(cluster: DevCluster, *, lifetime: timedelta = timedelta(hours=2)) -> Path:
+    """Return the access of the operator's ServiceAccount, with the RBAC that manifests/ gives it."""
+    return cluster.service_account_kubeconfig(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT, lifetime)
+
+
+class AccessLog:
+    """What Distribution noted of each request.
+
+    Args:
+        path: Its log.
+    """
+
+    _ENTRY = re.compile(r'^\S+ - - \[[^]]*\] "(\S+) (\S+) HTTP/1\.1" (\d+) .* "([^"]*)"$')
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def mark(self) -> int:
+        """Return a position: now."""
+        return self._path.stat().st_size
+
+    def since(self, mark: int, *, path: str = "/v2/") -> list[str]:
+        """Return the operator's requests since a position: method, path without query, and status.
+
+        Args:
+            mark: The position.
+            path: What the requests' paths begin with.
+        """
+        with self._path.open("rb") as log:
+            log.seek(mark)
+            entries = [self._ENTRY.match(line.decode()) for line in log.read().splitlines()]
+        return [
+            f"{entry[1]} {entry[2].partition('?')[0]} {entry[3]}"
+            for entry in entries
+            if entry and entry[2].startswith(path) and entry[4].startswith("artifact-repository-controller/")
+        ]
