@@ -108,7 +108,7 @@ class Session:
                 resync_forever(
                     self._engine,
                     store=self._api,
-                    interval=lambda: self._registries.config.timings.resync_interval.total_seconds(),
+                    interval=self._resync_interval,
                     clock=self._clock,
                     rng=self._rng,
                 )
@@ -134,6 +134,9 @@ class Session:
     async def outage_ended(self, registry: ManagedRegistry) -> None:
         """Tell the world that a registry which it was told of answers again."""
         self._events.about_operator(EventType.NORMAL, "RegistryAvailable", f"{registry.described} answers again")
+
+    def _resync_interval(self) -> float:
+        return self._registries.config.timings.resync_interval.total_seconds()
 
     def _is_in(self, registry: ManagedRegistry, object_: ArtifactRepository) -> bool:
         return resolve_target(object_, self._registries.config).registry == registry.name
