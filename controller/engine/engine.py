@@ -24,6 +24,9 @@ _SLOW: Final = Backoff(first=10.0, cap=300.0)
 _API_SERVER: Final = Backoff(first=0.2, cap=30.0)
 
 
+_MARGIN: Final = 0.01
+"""Added to what is waited for, in seconds: come a rounding error too early, an object would come again and again."""
+
 _LONGEST_RECONCILE: Final = 60.0
 """How long old connections are kept for reconciles that still use them, in seconds."""
 
@@ -201,7 +204,7 @@ class Engine:
     def _settle(self, result: Result) -> None:
         repository, key = result.repository, result.repository.key
         now = self._clock.monotonic()
-        after = None if result.after is None else result.after.total_seconds()
+        after = None if result.after is None else result.after.total_seconds() + _MARGIN
         self._ready[key] = str(repository.condition(ConditionType.READY).get("status", "Unknown"))
         self._count(result)
         match result.next:

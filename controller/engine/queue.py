@@ -148,7 +148,7 @@ class WorkQueue(Generic[K, T]):
         entry = self._remember(key, item, priority)
         if entry.in_flight:
             entry.priority = min(entry.priority, priority) if entry.again else priority
-            entry.again = True
+            entry.again, entry.forgotten = True, False
             return
         if key in self._ready[entry.priority]:
             if priority < entry.priority:
@@ -169,9 +169,12 @@ class WorkQueue(Generic[K, T]):
             delay: Seconds from now.
             now: The time, in seconds.
         """
-        known = key in self._entries
+        known = self._entries.get(key)
+        if known is not None and known.forgotten:
+            self.add(key, item, now=now, priority=Priority.LOW)
+            return
         entry = self._remember(key, item, Priority.LOW)
-        if not known:
+        if known is None:
             self._wait(key, entry, now + delay)
 
     def expedite(self, key: K, *, now: float) -> None:

@@ -6,6 +6,8 @@ import logging
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import kubernetes.aio.config as kube_config
 from kubernetes.aio.client import Configuration
@@ -46,6 +48,11 @@ async def load_configuration() -> Configuration:
             f"no usable credentials for a Kubernetes API server: {error}. "
             "Set KUBECONFIG to a kubeconfig file, or run in a Pod with a ServiceAccount."
         ) from error
+    # Looked up once: a session that trusts the environment does it for each request, in a thread.
+    server = urlsplit(configuration.host)
+    if not proxy_bypass(server.netloc):
+        configuration.proxy = getproxies().get(server.scheme)
+    configuration.client_session_kwargs = {"trust_env": False}
     return configuration
 
 

@@ -103,7 +103,7 @@ def _registry(sink: ObjectSink, established: Callable[[bool], None]) -> kopf.Ope
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
             headers=info.as_http_headers(),
-            trust_env=True,
+            proxy=configuration.proxy,
             trace_configs=[_watch_trace(established, pauses)],
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)

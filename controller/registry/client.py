@@ -21,6 +21,7 @@ from controller.errors import (
     AuthenticationFailed,
     NameRefused,
     ProtocolViolation,
+    RegistryError,
     RegistryUnavailable,
     ResourceNotFound,
 )
@@ -42,6 +43,8 @@ _ACCEPTED_MEDIA_TYPES: Final = frozenset(MANIFEST_MEDIA_TYPES) | {
     # Docker's registry 2.8 sends these where it has nothing newer; such a repository exists, too.
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    # A draft of the image specification had it, and old clients pushed it.
+    "application/vnd.oci.artifact.manifest.v1+json",
 }
 
 MAX_MANIFEST: Final = 4 << 20
@@ -316,10 +319,16 @@ class RegistryClient:
         if answer.status == HTTPStatus.CREATED:
             self._reuse = _Reuse.MOUNT
             return 1
-        trips = await self._finish_upload(path, blob, answer)
-        # Learned only now that the upload is through: a name that the registry refuses says nothing about mounts.
-        self._reuse = _Reuse.NEVER if looked else _Reuse.LOOK
-        return trips
+        return await self._finish_upload(path, blob, answer) + await self._learn_from_ignored_mount(
+            source, blob, looked=looked
+        )
+
+    async def _learn_from_ignored_mount(self, source: str, blob: _Blob, *, looked: bool) -> int:
+        """Draw the conclusion from a mount that was not carried out, unless the source simply has no blob (any more)."""
+        with contextlib.suppress(RegistryError):
+            await self.head_blob(source, blob.digest)
+            self._reuse = _Reuse.NEVER if looked else _Reuse.LOOK
+        return 1
 
     def _mount_request(self, path: str, blob: _Blob, source: str) -> Request:
         validate_repository_name(source, max_length=MAX_REGISTRY_PATH)

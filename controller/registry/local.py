@@ -11,12 +11,13 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from controller.config import RegistryBinding, parse_binding
 from controller.errors import InvalidNameError, OperationNotSupported, RegistryError, ResourceNotFound
 from controller.names import join_path
 from controller.registry import marker
-from controller.registry.answers import NAME_UNKNOWN, Endpoint
+from controller.registry.answers import NAME_UNKNOWN
 from controller.registry.client import Manifest, RegistryClient
 from controller.registry.connection import RequestObserver, Timeouts, Transport
 from controller.registry.protocol import (
@@ -75,7 +76,9 @@ class LocalArtifactRegistry:
     ) -> None:
         checked = parse_binding(binding_name, binding)
         self._prefix = checked.prefix(binding_name)
-        self._endpoint = Endpoint.of(checked.registry_url)
+        self._url = checked.registry_url
+        # The port as written, the scheme's own one, too: without any, Docker reads `registry/x` as one on Docker Hub.
+        self._host = urlsplit(self._url).netloc
         self._client = RegistryClient(
             binding_name, checked, timeouts=timeouts, on_request=on_request, transport=transport
         )
@@ -103,7 +106,7 @@ class LocalArtifactRegistry:
     @property
     def registry_endpoint(self) -> str:
         """The registry's base URL: ``http://`` and the host, unless the binding's URL has a scheme."""
-        return str(self._endpoint)
+        return self._url
 
     @property
     def upstream_repository_prefix(self) -> str:
@@ -124,7 +127,7 @@ class LocalArtifactRegistry:
         Raises:
             InvalidNameError: It is no repository name, or too long.
         """
-        return f"{self._endpoint.authority}/{self.path(name)}"
+        return f"{self._host}/{self.path(name)}"
 
     def reference(self, name: str) -> str:
         """Return the reference of a repository's ``latest``.

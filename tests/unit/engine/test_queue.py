@@ -246,7 +246,7 @@ class QueueMachine(RuleBasedStateMachine):
     def add_after(self, key: str, delay: float) -> None:
         """A resync saw an object."""
         self.state += 1
-        known = key in self.queue
+        known = key in self.queue and not (key in self.flying and key not in self.wanted)
         self.queue.add_after(key, self.state, delay, now=self.now)
         if not known:
             self.wanted[key] = self.state
@@ -266,18 +266,19 @@ class QueueMachine(RuleBasedStateMachine):
             self.flying[work.key] = work
 
     @precondition(lambda self: self.flying)
-    @rule(data=st.data(), how=st.sampled_from(["done", "retry", "park"]))
-    def land(self, data: st.DataObject, how: str) -> None:
-        """A worker has finished."""
+    @rule(data=st.data(), how=st.sampled_from(["done", "retry", "park"]), read_again=st.booleans())
+    def land(self, data: st.DataObject, how: str, read_again: bool) -> None:
+        """A worker has finished; after a conflict it has read the newest state."""
         work = self.flying.pop(data.draw(st.sampled_from(sorted(self.flying))))
+        item = self.state if read_again else work.item
         if how == "done":
-            self.queue.done(work.key, work.item, now=self.now)
-            if self.wanted.get(work.key, 0) <= work.item:
+            self.queue.done(work.key, item, now=self.now)
+            if self.wanted.get(work.key, 0) <= item:
                 self.wanted.pop(work.key, None)
         elif how == "retry":
-            assert 0 <= self.queue.retry(work.key, work.item, BACKOFF, now=self.now) <= BACKOFF.cap
+            assert 0 <= self.queue.retry(work.key, item, BACKOFF, now=self.now) <= BACKOFF.cap
         else:
-            self.queue.park(work.key, work.item, 10, now=self.now)
+            self.queue.park(work.key, item, 10, now=self.now)
 
     @rule(key=keys)
     def forget(self, key: str) -> None:
