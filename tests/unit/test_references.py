@@ -95,7 +95,8 @@ def test_unknown_places_are_absent() -> None:
         ("{}", RegistryHosting()),
         ("unknown: 1", RegistryHosting()),
         (
-            "host: localhost:5001\nhostFromContainerRuntime: localhost:5002\nhostFromClusterNetwork: ctlptl-registry:5000",
+            """{host: "localhost:5001", hostFromContainerRuntime: "localhost:5002",
+            hostFromClusterNetwork: "ctlptl-registry:5000"}""",
             FULL,
         ),
     ],

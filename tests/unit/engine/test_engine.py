@@ -178,8 +178,7 @@ async def test_recovery_goes_step_by_step(world: World) -> None:
     asked = len(world.registry.asked)
     world.registry.latency = 0.2
     world.registry.error = None
-    while len(world.registry.asked) == asked:
-        await asyncio.sleep(0.01)
+    await world.until(lambda: len(world.registry.asked) > asked)
     await asyncio.sleep(0.15)
     assert len(world.registry.asked) == asked + 1
     world.registry.latency = 0.001
@@ -212,8 +211,7 @@ async def test_a_dead_registry_does_not_slow_another_one_down() -> None:
     await asyncio.sleep(60)
     started = world.clock.monotonic()
     key = world.put("quick", {"registry": "other"})
-    while world.ready(key)[0] != "True":
-        await asyncio.sleep(0.01)
+    await world.until(lambda: world.ready(key)[0] == "True")
     assert world.clock.monotonic() - started < 0.2
     await world.engine.stop(grace=0)
 
@@ -306,12 +304,12 @@ async def test_a_foreign_condition_added_in_between_survives(world: World) -> No
     """Somebody writes between our decision and our write: the newest state is read, and decided on anew."""
     foreign = {"type": "example.com/X", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t"}
     key = Key("team", "web")
-    world.store.before_write = lambda: add_once()
 
     def add_once() -> None:
         world.store.before_write = lambda: None
         world.store.touch(key, {"observedGeneration": -1, "conditions": [foreign]})
 
+    world.store.before_write = add_once
     world.put("web")
     await asyncio.sleep(10)
     assert world.ready(key) == ("True", "RepositoryReady")

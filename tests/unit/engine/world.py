@@ -218,6 +218,12 @@ class World:
         """Tell whether an object has a condition."""
         return bool(self.store.read(key).condition(type_))
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until a condition is true, an hour at most."""
+        async with asyncio.timeout(3600):
+            while not condition():  # noqa: ASYNC110 - the world does not tell
+                await asyncio.sleep(0.01)
+
     async def sweep(self) -> None:
         """Have all objects looked at."""
         await sweep(self.engine, store=self.store, clock=self.clock)
