@@ -156,7 +156,9 @@ class Credentials(_Model):
     def _check_realms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for realm in value:
             parts = urlsplit(realm)
-            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            # As strict as the client, which compares a registry's realm with these: see answers.Endpoint.
+            unusable = "@" in parts.netloc or parts.port == 0 or not re.fullmatch(r"[!-\[\]-~]+", realm)
+            if parts.scheme not in ("http", "https") or not parts.hostname or unusable:
                 raise ValueError(f"{realm!r} is not a URL: write for example https://auth.example.com/token")
         return value
 

@@ -20,8 +20,10 @@ from controller.engine.resync import resync_forever, sweep
 from controller.errors import ConfigError, KubernetesError
 from controller.kube.api import KubernetesApi
 from controller.kube.edge import watch
+from controller.kube.hosting import HostingFollower
 from controller.metrics import Metrics
 from controller.pauses import Pauses
+from controller.references import RegistryHosting
 from controller.registry.connection import RequestRecord
 from controller.registry.local import LocalArtifactRegistry
 from controller.resource import ArtifactRepository
@@ -114,6 +116,7 @@ class Session:
                 )
             )
             group.create_task(self._follow_config())
+            group.create_task(HostingFollower(self._api, changed=self._advertised, rng=self._rng).run())
 
     async def stop(self, *, grace: float) -> None:
         """End what is left of the work.
@@ -199,6 +202,11 @@ class Session:
             self._registries.configure(config)
             await self._engine.reconfigured()
             await self._sweep()
+
+    async def _advertised(self, hosting: RegistryHosting) -> None:
+        """Take over what the cluster tells of its local registry; references in status follow."""
+        self._registries.advertise(hosting)
+        await self._sweep()
 
     def _connect(self, name: str, binding: RegistryBinding) -> LocalArtifactRegistry:
         if binding.tls is not None and binding.tls.insecure_skip_verify:

@@ -87,11 +87,11 @@ class RegistryPool:
         self._retired.extend(registry.client for registry in before.values())
         self._resolve_addresses()
 
-    def advertise(self, hosting: RegistryHosting | None) -> None:
-        """Follow the cluster's advertisement of its local registry.
+    def advertise(self, hosting: RegistryHosting) -> None:
+        """Follow the cluster's advertisement of its local registry; it concerns the default one only.
 
         Args:
-            hosting: What it says; None where there is none.
+            hosting: What it says.
         """
         self._hosting = hosting
         self._resolve_addresses()

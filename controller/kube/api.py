@@ -19,6 +19,9 @@ from controller.kube.access import load_configuration
 from controller.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION, ArtifactRepository, Key
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
+_WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=70)
+"""The API server sends a bookmark about once a minute: after more silence than that the connection is dead."""
+
 _PAGE: Final = 500
 """Objects per page of a list: what kubectl asks for, too."""
 
@@ -144,6 +147,35 @@ class KubernetesApi:
         if not isinstance(answer, dict):
             raise KubernetesUnavailable(f"{method} {path} was answered with what is no JSON object", status=status)
         return answer
+
+    async def watch(self, path: str, *, query: Mapping[str, str]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Return what happens to a collection, event by event, until the API server ends the watch.
+
+        Args:
+            path: The collection's path.
+            query: Parameters of the URL, the resourceVersion to begin at among them.
+
+        Raises:
+            KubernetesError: The watch was refused, or ended with an error.
+        """
+        client = await self._connected()
+        headers = {"Accept": "application/json"}
+        url = f"{path}?{urlencode({**query, 'watch': 'true', 'allowWatchBookmarks': 'true'})}"
+        await client.update_params_for_auth(headers, [], ["BearerToken"], url, "GET", None)
+        try:
+            answer = await client.call_api(
+                "GET", client.configuration.host + url, header_params=headers, _request_timeout=_WATCH_TIMEOUT
+            )
+            async with answer.response:
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    raise _error(answer.status, _message(await answer.read()) or f"watching {path} was refused")
+                async for line in answer.response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _error(int(event["object"].get("code") or 500), str(event["object"].get("message")))
+                    yield event["type"], event["object"]
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise KubernetesUnavailable(f"the watch of {path} broke off: {error}") from error
 
     async def _send(
         self, method: str, url: str, body: Mapping[str, Any] | None, content_type: str

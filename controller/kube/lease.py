@@ -12,7 +12,6 @@ error, and does not give the Lease back.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -100,13 +99,13 @@ class LeaderElector:
             lost = renewing.done()
             for task in (working, renewing):
                 task.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-            with contextlib.suppress(asyncio.CancelledError):
-                await working
+            await asyncio.gather(working, renewing, return_exceptions=True)
             if lost:
                 logger.warning("Leadership was lost: the Lease could not be renewed in time; standing by")
             else:
                 await self._release()
+        if not working.cancelled():
+            working.result()
 
     async def _renew(self) -> None:
         """Renew until it is too late."""

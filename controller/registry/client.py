@@ -319,12 +319,11 @@ class RegistryClient:
         if answer.status == HTTPStatus.CREATED:
             self._reuse = _Reuse.MOUNT
             return 1
-        return await self._finish_upload(path, blob, answer) + await self._learn_from_ignored_mount(
-            source, blob, looked=looked
-        )
+        trips = await self._finish_upload(path, blob, answer)
+        return trips + await self._learn_from_ignored_mount(source, blob, looked=looked)
 
     async def _learn_from_ignored_mount(self, source: str, blob: _Blob, *, looked: bool) -> int:
-        """Draw the conclusion from a mount that was not carried out, unless the source simply has no blob (any more)."""
+        """Draw the conclusion from a mount that was not carried out, unless the source itself lacks the blob."""
         with contextlib.suppress(RegistryError):
             await self.head_blob(source, blob.digest)
             self._reuse = _Reuse.NEVER if looked else _Reuse.LOOK

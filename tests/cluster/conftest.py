@@ -1,7 +1,7 @@
 """One control plane for all tests of this folder; a namespace, and mostly an operator, for each test."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from devcluster.cluster import DevCluster
+from tests.cluster import harness
 from tests.cluster.harness import (
     MANIFESTS,
     AccessLog,
@@ -20,7 +21,9 @@ from tests.cluster.harness import (
     OperatorProcess,
     operator_config,
     operator_kubeconfig,
+    write_kubeconfig,
 )
+from tests.cluster.proxy import FaultProxy
 
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -88,20 +91,56 @@ def objects(api: Api, namespace: str) -> Objects:
 
 @pytest.fixture
 def start_operator(cluster: DevCluster, namespace: str, tmp_path: Path) -> Iterator[StartOperator]:
-    """Return what starts an operator for the test's namespace under its own ServiceAccount; it is stopped in the end."""
+    """Return what starts an operator for the test's namespace under its ServiceAccount; in the end it is stopped."""
     with ExitStack() as stack:
         number = iter(range(100))
 
-        def start(config: Object | None = None, *arguments: str, **fields: Any) -> OperatorProcess:
+        def start(
+            config: Object | None = None,
+            *arguments: str,
+            server: str | None = None,
+            environment: Mapping[str, str] | None = None,
+            wait: bool = True,
+            **fields: Any,
+        ) -> OperatorProcess:
+            directory = tmp_path / f"operator-{next(number)}"
+            directory.mkdir()
             operator = OperatorProcess(
-                tmp_path / f"operator-{next(number)}",
+                directory,
                 config=config or operator_config(cluster.registry_url, **fields),
-                kubeconfig=operator_kubeconfig(cluster),
+                kubeconfig=write_kubeconfig(directory / "kubeconfig", operator_kubeconfig(cluster), server=server),
                 arguments=("--namespace", namespace, *arguments),
+                environment=environment,
+                wait=wait,
             )
             return stack.enter_context(operator)
 
         yield start
+
+
+@pytest.fixture
+def mended(cluster: DevCluster) -> Iterator[DevCluster]:
+    """Return the cluster to a test that hurts its servers; they are whole again afterwards."""
+    yield cluster
+    for server in cluster.servers:
+        server.resume()
+        if not server.running:
+            server.start()
+        server.wait_until_ready()
+
+
+@pytest.fixture
+def registry_proxy(cluster: DevCluster) -> Iterator[FaultProxy]:
+    """Put a proxy in front of the registry."""
+    with FaultProxy(cluster.registry_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def api_proxy(cluster: DevCluster) -> Iterator[FaultProxy]:
+    """Put a proxy in front of the API server."""
+    with harness.api_proxy(cluster) as proxy:
+        yield proxy
 
 
 @pytest.fixture

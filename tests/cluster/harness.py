@@ -5,7 +5,10 @@ import os
 import re
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -14,9 +17,11 @@ import httpx
 import yaml
 
 from controller.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from devcluster.certificates import Certificate
 from devcluster.cluster import DevCluster
 from devcluster.process import Probe, ServerProcess, free_port
 from tests.cluster.eventually import eventually
+from tests.cluster.proxy import FaultProxy
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -55,6 +60,11 @@ class Api:
         result: Object = answer.json()
         return result
 
+    def lines(self, path: str) -> Iterator[str]:
+        """Return the lines of an answer as they come."""
+        with self._client.stream("GET", path) as answer:
+            yield from answer.iter_lines()
+
     def must(self, method: str, path: str, body: Any = None, **options: Any) -> Object:
         """Make a request that has to succeed."""
         answer = self.request(method, path, body, **options)
@@ -84,6 +94,11 @@ class Objects:
             "spec": dict(spec or {}),
         }
 
+    def create_many(self, names: Iterable[str], spec: Mapping[str, Any] | None = None) -> None:
+        """Create objects as fast as a few clients can."""
+        with ThreadPoolExecutor(4) as clients:
+            list(clients.map(lambda name: self.create(name, spec), names))
+
     def create(self, name: str, spec: Mapping[str, Any] | None = None, **metadata: Any) -> Object:
         """Create an object."""
         return self.api.must("POST", self._path, self.manifest(name, spec, **metadata))
@@ -96,9 +111,9 @@ class Objects:
         """Return an object; one without ``metadata`` where there is none."""
         return self.api.request("GET", f"{self._path}/{name}")
 
-    def list(self) -> list[Object]:
+    def list(self) -> Sequence[Object]:
         """Return all objects."""
-        items: list[Object] = self.api.must("GET", self._path)["items"]
+        items: Sequence[Object] = self.api.must("GET", self._path)["items"]
         return items
 
     def patch(self, name: str, patch: Mapping[str, Any], *, subresource: str = "") -> Object:
@@ -131,6 +146,80 @@ class Objects:
     def wait_ready(self, name: str, *, within: float = 20.0, tell: Callable[[], str] = str) -> Object:
         """Wait until an object is Ready for its newest generation; return it."""
         return self.wait(name, is_ready, within=within, tell=tell)
+
+    def wait_all(
+        self, condition: "Callable[[Object], object]", *, within: float = 20.0, tell: Callable[[], str] = str
+    ) -> Sequence[Object]:
+        """Wait until all objects fulfil a condition; return them."""
+
+        def missing() -> Sequence[Object]:
+            return [object_ for object_ in self.list() if not condition(object_)]
+
+        def show() -> str:
+            left = missing()
+            return f"{len(left)} left: {json.dumps([one.get('status') for one in left[:2]], indent=2)}\n{tell()}"
+
+        eventually(lambda: not missing(), within=within, tell=show, what=f"all objects in {self.namespace}")
+        return self.list()
+
+
+class History:
+    """What was to be seen of a namespace's objects, in order, from the start of the ``with`` block on.
+
+    Args:
+        objects: The objects.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="history", daemon=True)
+        self._version = ""
+        self.seen: list[tuple[float, Object]] = []
+        """Each version with the time.monotonic() at which it was seen."""
+
+    def __enter__(self) -> Self:
+        listed = self._objects.api.must("GET", self._objects._path)
+        self.seen = [(time.monotonic(), object_) for object_ in listed["items"]]
+        self._version = listed["metadata"]["resourceVersion"]
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(10)
+
+    def rows(self, name: str) -> list[str]:
+        """Return the rows of the status table that an object was in, one after the other."""
+        rows = [row(object_) for _, object_ in list(self.seen) if object_["metadata"]["name"] == name]
+        return [one for one, before in zip(rows, ["", *rows], strict=False) if one != before]
+
+    def first(self, name: str, condition: "Callable[[Object], object]") -> float | None:
+        """Return when an object was first seen to fulfil a condition, on time.monotonic(); None if it was not."""
+        times = (at for at, object_ in list(self.seen) if object_["metadata"]["name"] == name and condition(object_))
+        return next(times, None)
+
+    def _follow(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._watch()
+            except (httpx.HTTPError, ValueError):
+                self._over.wait(0.1)
+
+    def _watch(self) -> None:
+        query = f"watch=true&allowWatchBookmarks=true&timeoutSeconds=1&resourceVersion={self._version}"
+        for line in self._objects.api.lines(f"{self._objects._path}?{query}"):
+            event = json.loads(line)
+            assert event["type"] != "ERROR", event
+            self._version = event["object"]["metadata"]["resourceVersion"]
+            if event["type"] in ("ADDED", "MODIFIED"):
+                self.seen.append((time.monotonic(), event["object"]))
+
+
+def row(object_: Object) -> str:
+    """Return an object's row of the status table: Ready's status and reason, and what stands beside it."""
+    others = [c["type"] for c in object_.get("status", {}).get("conditions", []) if c["type"] != "Ready"]
+    return " ".join([*map(str, ready(object_)), *others])
 
 
 def condition(object_: Object, type_: str) -> Object:
@@ -209,11 +298,21 @@ class OperatorProcess:
         config: Its configuration; may be changed while it runs (:meth:`configure`).
         kubeconfig: Its access to the API server.
         arguments: Further arguments of ``run``.
+        environment: Added to its environment.
+        wait: Whether to wait until it is ready when it is started.
     """
 
     def __init__(
-        self, directory: Path, *, config: Mapping[str, Any], kubeconfig: Path, arguments: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        *,
+        config: Mapping[str, Any],
+        kubeconfig: Path,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
     ) -> None:
+        self._wait = wait
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.yaml"
         self.configure(config)
@@ -229,15 +328,38 @@ class OperatorProcess:
                 "KUBECONFIG": str(kubeconfig),
                 "PYTHONWARNINGS": "error",
                 **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},
+                **(environment or {}),
             },
         )
 
     def __enter__(self) -> Self:
-        self.process.__enter__()
+        if self._wait:
+            self.process.__enter__()
+        else:
+            self.process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.stop(timeout=30)
+
+    def terminate(self, *, within: float = 30.0) -> int:
+        """Ask it to end, as the kubelet does; return its exit code."""
+        child = self.process._process
+        assert child is not None
+        child.terminate()
+        code = child.wait(within)
+        self.process.stop()
+        return code
+
+    def resident_bytes(self) -> int:
+        """Return how much memory it has."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
+
+    def cpu_seconds(self) -> float:
+        """Return how much CPU time it has used."""
+        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Write its configuration file, at once and whole, as the kubelet does."""
@@ -269,6 +391,33 @@ def operator_config(registry_url: str, **fields: Any) -> Object:
 def operator_kubeconfig(cluster: DevCluster, *, lifetime: timedelta = timedelta(hours=2)) -> Path:
     """Return the access of the operator's ServiceAccount, with the RBAC that manifests/ gives it."""
     return cluster.service_account_kubeconfig(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT, lifetime)
+
+
+def write_kubeconfig(path: Path, like: Path, *, server: str | None = None, token: str | None = None) -> Path:
+    """Write a kubeconfig of its own, at once and whole, as the kubelet writes a token.
+
+    Args:
+        path: Where to.
+        like: What it is made from.
+        server: The API server, where it is another one: a proxy.
+        token: The token, where it is another one.
+    """
+    content = json.loads(like.read_text())
+    if server is not None:
+        content["clusters"][0]["cluster"]["server"] = server
+    if token is not None:
+        content["users"][0]["user"] = {"token": token}
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(content))
+    fresh.replace(path)
+    return path
+
+
+def api_proxy(cluster: DevCluster) -> FaultProxy:
+    """Return a proxy in front of the API server, which shows the API server's own certificate."""
+    serving = cluster.folder / "certificates" / "serving.crt"
+    certificate = Certificate(serving, serving.with_suffix(".key"))
+    return FaultProxy(cluster.url, certificate=certificate, ca_file=cluster.ca_file)
 
 
 class AccessLog:

@@ -1,0 +1,123 @@
+"""KEP-1755 on the real API server: how the cluster's own advertisement reaches status.references.
+
+ConfigMap kube-public/local-registry-hosting | references of the default registry
+absent                                       | from registryUrl
+created, changed                             | follow it
+partly filled                                | the rest from registryUrl
+malformed, without its key, deleted          | the last good one stays
+may not be read                              | from registryUrl, and a sentence in the log
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from devcluster.cluster import DevCluster
+from tests.cluster.conftest import StartOperator
+from tests.cluster.eventually import eventually
+from tests.cluster.harness import MANIFESTS, Api, Audit, Object, Objects, OperatorProcess
+
+pytestmark = pytest.mark.cluster
+
+PATH = "/api/v1/namespaces/kube-public/configmaps"
+NAME = "local-registry-hosting"
+
+
+class Hosting:
+    """The ConfigMap."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def put(self, **data: str) -> None:
+        """Create or change it."""
+        body = {"metadata": {"name": NAME}, "data": data}
+        if "uid" in self._api.request("GET", f"{PATH}/{NAME}").get("metadata", {}):
+            self._api.must("PUT", f"{PATH}/{NAME}", body)
+        else:
+            self._api.must("POST", PATH, body)
+
+    def advertise(self, text: str) -> None:
+        """Write the advertisement."""
+        self.put(**{"localRegistryHosting.v1": text})
+
+    def delete(self) -> None:
+        """Delete it, if it is there."""
+        self._api.request("DELETE", f"{PATH}/{NAME}")
+
+
+@pytest.fixture
+def hosting(api: Api) -> Iterator[Hosting]:
+    """Return the ConfigMap, absent before and after the test."""
+    hosting = Hosting(api)
+    hosting.delete()
+    yield hosting
+    hosting.delete()
+
+
+def host(object_: Object) -> str:
+    """Return the address at which a laptop pushes, without the path."""
+    return str(object_["status"]["references"]["host"]).partition("/")[0]
+
+
+def test_references_follow_the_advertisement(
+    cluster: DevCluster, objects: Objects, operator: OperatorProcess, hosting: Hosting, audit: Audit
+) -> None:
+    """Absent, created, changed, malformed, without its key, deleted: through the life of one object."""
+    called = cluster.registry_url.removeprefix("http://")
+    objects.create("web")
+    seen = objects.wait_ready("web", tell=operator.log)
+    assert host(seen) == called
+
+    hosting.advertise('host: "localhost:5001"\nhelp: "https://kind.sigs.k8s.io"')
+    seen = objects.wait("web", lambda o: host(o) == "localhost:5001", tell=operator.log)
+    path = seen["status"]["uri"].partition("/")[2]
+    assert seen["status"]["uri"] == f"localhost:5001/{path}"
+    assert seen["status"]["references"]["containerRuntime"] == f"localhost:5001/{path}"
+    assert f"docker push localhost:5001/{path}:TAG" in seen["status"]["conditions"][0]["message"]
+
+    hosting.advertise(
+        "{host: 'localhost:5002', hostFromContainerRuntime: 'registry:5000', hostFromClusterNetwork: 'registry:6000'}"
+    )
+    seen = objects.wait("web", lambda o: host(o) == "localhost:5002", tell=operator.log)
+    assert seen["status"]["uri"] == f"registry:5000/{path}"
+    assert seen["status"]["references"]["clusterNetwork"] == f"registry:6000/{path}"
+
+    mark = audit.mark()
+    hosting.advertise("host: http://localhost")
+    eventually(lambda: "host must be host or host:port" in operator.log(), tell=operator.log)
+    hosting.put(other="x")
+    eventually(lambda: "has no key localRegistryHosting.v1" in operator.log(), tell=operator.log)
+    hosting.delete()
+    eventually(lambda: "is gone, the last good one is kept" in operator.log(), tell=operator.log)
+    assert objects.get("web")["status"] == seen["status"]
+    assert audit.writes(mark) == []
+
+
+def test_other_registries_do_not_follow_it(
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator, hosting: Hosting
+) -> None:
+    """The ConfigMap speaks of the cluster's one local registry, which is the operator's default one."""
+    hosting.advertise("host: localhost:5001")
+    url = {"registryUrl": cluster.registry_url}
+    operator = start_operator({"defaultRegistry": "local", "registries": {"local": url, "other": url}})
+    objects.create("web", {"registry": "other"})
+    objects.create("local")
+    objects.wait("local", lambda o: "references" in o["status"] and host(o) == "localhost:5001", tell=operator.log)
+    assert host(objects.wait_ready("web")) == cluster.registry_url.removeprefix("http://")
+
+
+def test_without_the_right_to_read_it(
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator, hosting: Hosting
+) -> None:
+    """It says so, and goes on without; given the right, it follows."""
+    hosting.advertise("host: localhost:5001")
+    cluster.kubectl("delete", "rolebinding", "artifact-repository-controller", "-n", "kube-public")
+    try:
+        operator = start_operator()
+        objects.create("web")
+        assert host(objects.wait_ready("web", tell=operator.log)) == cluster.registry_url.removeprefix("http://")
+        eventually(lambda: "may not be read" in operator.log(), tell=operator.log)
+    finally:
+        cluster.kubectl("apply", "-f", MANIFESTS / "rbac.yaml")
+    objects.wait("web", lambda o: host(o) == "localhost:5001", within=60, tell=operator.log)

@@ -1,0 +1,61 @@
+"""An API server in memory, as far as Leases and Events need one."""
+
+import asyncio
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from controller.errors import Conflict, KubernetesError, ObjectGone
+from controller.kube.api import KubernetesApi
+
+
+class FakeApi(KubernetesApi):
+    """Keeps objects by path; versions grow, and a PUT of an old version is refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.requests: list[str] = []
+        self.error: KubernetesError | None = None
+        """Raised by every request."""
+        self.hangs = False
+        self._version = 0
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Answer one request."""
+        del query, content_type
+        self.requests.append(f"{method} {path}")
+        await asyncio.sleep(10_000 if self.hangs else 0.001)
+        if self.error is not None:
+            raise self.error
+        self._version += 1
+        stored = self.objects.get(path)
+        if method == "POST":
+            assert body is not None
+            metadata = dict(body["metadata"])
+            name = metadata.get("name") or f"{metadata['generateName']}{self._version}"
+            path = f"{path}/{name}"
+            if path in self.objects:
+                raise Conflict("exists", status=409)
+            self.objects[path] = copy.deepcopy({**body, "metadata": metadata | {"name": name}})
+        elif stored is None:
+            raise ObjectGone("not found", status=404)
+        elif method == "PUT":
+            assert body is not None
+            if body["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"]:
+                raise Conflict("changed", status=409)
+            self.objects[path] = copy.deepcopy(dict(body))
+        elif method == "PATCH":
+            assert body is not None
+            self.objects[path] |= body
+        if method != "GET":
+            self.objects[path]["metadata"]["resourceVersion"] = str(self._version)
+        return copy.deepcopy(self.objects[path])
