@@ -1,0 +1,98 @@
+"""Distribution as people set it up, and as it fails: read-only, behind another name, stopped, frozen."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from controller.errors import ProtocolViolation, RegistryReadOnly, RegistryUnavailable
+from controller.registry.connection import Timeouts
+from controller.registry.local import LocalArtifactRegistry
+from controller.registry.protocol import Origin
+from devcluster.registries import RegistryKind
+from tests.contract import images
+from tests.contract.conftest import Starter, binding
+from tests.fakes.raw_server import Writer, raw_server
+
+pytestmark = pytest.mark.timeout(900)
+
+FAST = Timeouts(connect=0.5, read=0.5, pool=0.5, total=1.0)
+DISTRIBUTIONS = [RegistryKind.DISTRIBUTION_3, RegistryKind.DISTRIBUTION_2]
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+async def test_read_only(start: Starter, kind: RegistryKind, name: str) -> None:
+    """In maintenance what exists is verified, and a create says that the registry is read-only."""
+    writable = start(kind)
+    async with httpx.AsyncClient(base_url=writable.url, trust_env=False) as other:
+        await images.push_image(other, f"artifacts/{name}", "v1")
+    readonly = {"maintenance": {"readonly": {"enabled": True}}, "filesystem": {"rootdirectory": str(writable.storage)}}
+    server = start(kind, config={"storage": readonly})
+    async with LocalArtifactRegistry("artifacts", binding(server.url)) as registry:
+        assert (await registry.ensure_repository(name)).origin is Origin.ADOPTED
+        with pytest.raises(RegistryReadOnly, match="read-only") as raised:
+            await registry.ensure_repository(f"{name}-2")
+        assert raised.value.status == 405
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+async def test_behind_another_name(start: Starter, kind: RegistryKind, name: str) -> None:
+    """With ``http.host`` the uploads lie elsewhere: refused with what to change; that other place is not called."""
+
+    async def nothing(_: str, __: Writer) -> None:
+        """Nobody calls here."""
+
+    async with raw_server(nothing) as elsewhere:
+        server = start(kind, config={"http": {"host": elsewhere.url}})
+        async with LocalArtifactRegistry("artifacts", binding(server.url)) as registry:
+            with pytest.raises(ProtocolViolation, match=r"points to another address .*http\.host.*registryUrl"):
+                await registry.ensure_repository(name)
+        assert elsewhere.writers == []
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as other:
+        assert await images.fetch(other, f"artifacts/{name}", "latest") is None
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS)
+async def test_relative_locations(start: Starter, kind: RegistryKind, name: str) -> None:
+    """With ``http.relativeurls``, what the message above advises, everything works."""
+    server = start(kind, config={"http": {"relativeurls": True}})
+    async with LocalArtifactRegistry("artifacts", binding(server.url)) as registry:
+        for number in range(2):
+            assert (await registry.ensure_repository(f"{name}-{number}")).created
+
+
+async def test_stopped_and_started(start: Starter, name: str) -> None:
+    """A stopped registry is unavailable, and the same client goes on when it is back."""
+    server = start(RegistryKind.DISTRIBUTION_3)
+    async with LocalArtifactRegistry("artifacts", binding(server.url), timeouts=FAST) as registry:
+        await registry.ensure_repository(name)
+        await asyncio.to_thread(server.process.stop)
+        for call in (registry.ping(), registry.ensure_repository(name), registry.get_repository(name)):
+            with pytest.raises(RegistryUnavailable):
+                await call
+        await asyncio.to_thread(server.process.restart)
+        await registry.ping()
+        assert not (await registry.ensure_repository(name)).created
+
+
+async def ping_until_it_fails(registry: LocalArtifactRegistry) -> None:
+    """Ping a registry that was just frozen: the signal takes effect a moment later."""
+    async with asyncio.timeout(3):
+        while True:
+            await registry.ping()
+
+
+async def test_frozen(start: Starter, name: str) -> None:
+    """A registry that takes connections and answers nothing is unavailable within the timeouts."""
+    server = start(RegistryKind.DISTRIBUTION_3)
+    async with LocalArtifactRegistry("artifacts", binding(server.url), timeouts=FAST) as registry:
+        await registry.ensure_repository(name)
+        server.process.suspend()
+        try:
+            with pytest.raises(RegistryUnavailable, match=r"nothing came for 0\.5 s"):
+                await ping_until_it_fails(registry)
+        finally:
+            server.process.resume()
+        assert not (await registry.ensure_repository(name)).created

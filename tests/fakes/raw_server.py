@@ -1,0 +1,116 @@
+"""A server written byte by byte, for answers that no real one would give."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+HeadAndWriter = Callable[[str, "Writer"], Awaitable[None]]
+"""Answers one request: gets its head, and writes what it likes."""
+
+
+class Writer:
+    """The server's end of one connection."""
+
+    def __init__(self, stream: asyncio.StreamWriter) -> None:
+        self._stream = stream
+        self.sent = 0
+        self.closing = False
+
+    async def send(self, content: bytes) -> None:
+        """Send bytes as they are, at the speed at which they are taken."""
+        self._stream.write(content)
+        self.sent += len(content)
+        await self._stream.drain()
+
+    async def answer(self, status: str, body: bytes = b"", **headers: str) -> None:
+        """Send a well-formed answer."""
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        await self.send(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+
+    def close(self) -> None:
+        """Close after this answer."""
+        self.closing = True
+
+    def reset(self) -> None:
+        """Break the connection at once (RST)."""
+        self._stream.transport.abort()
+        self.closing = True
+
+
+@dataclass
+class RawServer:
+    """A running server.
+
+    Attributes:
+        url: Its address.
+        heads: The head of each request that arrived, in order, header names in lower case.
+        bodies: Their bodies.
+        writers: One for each connection.
+    """
+
+    url: str
+    heads: list[str]
+    bodies: list[bytes]
+    writers: list[Writer]
+
+    @property
+    def lines(self) -> list[str]:
+        """``METHOD target`` of each request."""
+        return [head.partition(" HTTP/1.1")[0] for head in self.heads]
+
+
+@asynccontextmanager
+async def raw_server(answer: HeadAndWriter, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+    """Run a server on a free loopback port."""
+    state = RawServer("", [], [], [])
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, stream: asyncio.StreamWriter) -> None:
+        writer = Writer(stream)
+        state.writers.append(writer)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                while not writer.closing:
+                    head = _lower_names((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
+                    state.heads.append(head)
+                    state.bodies.append(await reader.readexactly(_length(head)))
+                    await answer(head, writer)
+        finally:
+            stream.close()
+            with contextlib.suppress(OSError):
+                await stream.wait_closed()
+
+    def accept(reader: asyncio.StreamReader, stream: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(serve(reader, stream))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    state.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield state
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+
+
+def _lower_names(head: str) -> str:
+    first, *lines = head.split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    return "\r\n".join([first, *(f"{name.lower()}{colon}{value}" for name, colon, value in pairs)])
+
+
+def _length(head: str) -> int:
+    for line in head.split("\r\n"):
+        if line.startswith("content-length:"):
+            return int(line.partition(":")[2])
+    return 0

@@ -1,0 +1,1 @@
+"""Tests of the registry side without a real registry."""

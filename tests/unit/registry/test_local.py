@@ -1,0 +1,477 @@
+"""``LocalArtifactRegistry`` over the fake: what no real registry can be brought to show at will.
+
+The contract that real registries share with the fake is in tests/contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    BindingConfigInvalid,
+    InvalidNameError,
+    NameRefused,
+    OperationNotSupported,
+    ProtocolViolation,
+    RegistryError,
+    RegistryReadOnly,
+    RegistryUnavailable,
+    ResourceNotFound,
+)
+from controller.names import join_path
+from controller.registry import marker
+from controller.registry.local import LocalArtifactRegistry
+from controller.registry.protocol import (
+    ArtifactRegistry,
+    ArtifactRegistryCredentials,
+    ArtifactRegistryPermissions,
+    CrossAccountAccess,
+    Origin,
+    RepositoryResponse,
+)
+from tests.fakes.registry import FakeRegistry, FakeRepository, StoredManifest
+
+URL = "http://localhost:5001"
+IMAGE = StoredManifest(b'{"schemaVersion": 2}', marker.MANIFEST_MEDIA_TYPE)
+Answer = Callable[[httpx.Request], httpx.Response | None]
+
+
+@pytest.fixture
+def fake() -> FakeRegistry:
+    """A registry."""
+    return FakeRegistry()
+
+
+@pytest.fixture
+async def registry(fake: FakeRegistry) -> AsyncIterator[LocalArtifactRegistry]:
+    """A client of it."""
+    async with LocalArtifactRegistry("artifacts", {"registryUrl": URL}, transport=fake) as opened:
+        yield opened
+
+
+def instead(fake: FakeRegistry, answer: Answer) -> None:
+    """Let the fake answer so, where this is not None."""
+
+    async def asynchronous(request: httpx.Request) -> httpx.Response | None:
+        return answer(request)
+
+    fake.answer_instead = asynchronous
+
+
+def store(fake: FakeRegistry, path: str, **tags: StoredManifest) -> FakeRepository:
+    """Put manifests into a repository, as somebody else would."""
+    repository = fake.repositories.setdefault(path, FakeRepository())
+    for tag, manifest in tags.items():
+        digest = marker.sha256_digest(manifest.content)
+        repository.manifests[digest] = manifest
+        repository.tags[tag] = digest
+    return repository
+
+
+def writes(fake: FakeRegistry) -> list[str]:
+    """Return the paths of all requests that may change something."""
+    return [request.url.path for request in fake.requests if request.method not in ("GET", "HEAD")]
+
+
+class TestConstruction:
+    """The first rows of the seed's table."""
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"service": "ecr", "registryUrl": URL}, "service: expected the Local variant"),
+            ({"registryUrl": ""}, "registryUrl: must not be empty"),
+            ({"registryUrl": "   "}, "registryUrl: must not be empty"),
+            ({}, "registryUrl: required, but missing"),
+            ({"registryUrl": "ftp://localhost"}, "registryUrl: scheme 'ftp' is not supported"),
+            ({"registryUrl": "http://localhost/v2"}, "registryUrl: must end after host and port"),
+            ({"registryUrl": "http://user:pw@localhost"}, "registryUrl: must not carry a user"),
+            ({"registryUrl": "http://:5000"}, "registryUrl: .* has no usable host"),
+        ],
+    )
+    def test_unusable_binding(self, fields: dict[str, Any], message: str) -> None:
+        """Another variant and every unusable URL are refused with the binding's and the field's name."""
+        with pytest.raises(BindingConfigInvalid, match=f"registry binding 'artifacts' is invalid: {message}"):
+            LocalArtifactRegistry("artifacts", fields, transport=FakeRegistry())
+
+    @pytest.mark.parametrize(
+        ("url", "endpoint", "host"),
+        [
+            ("localhost:5001", "http://localhost:5001", "localhost:5001"),
+            ("http://localhost:5001", "http://localhost:5001", "localhost:5001"),
+            ("http://localhost:5001/", "http://localhost:5001", "localhost:5001"),
+            ("https://registry.example.com", "https://registry.example.com", "registry.example.com"),
+            ("http://Kind-Registry:5000", "http://kind-registry:5000", "kind-registry:5000"),
+            ("http://kind-registry:80", "http://kind-registry:80", "kind-registry:80"),
+            ("http://[::1]:5000", "http://[::1]:5000", "[::1]:5000"),
+        ],
+    )
+    def test_endpoint_and_reference(self, url: str, endpoint: str, host: str) -> None:
+        """The endpoint gets a scheme unless it has one; references never have one."""
+        registry = LocalArtifactRegistry("artifacts", {"registryUrl": url}, transport=FakeRegistry())
+        assert registry.registry_endpoint == endpoint
+        assert registry.reference("team-a/web") == f"{host}/artifacts/team-a/web:latest"
+        assert registry.uri("web") == f"{host}/artifacts/web"
+
+    @pytest.mark.parametrize(
+        ("prefix", "path"), [(None, "artifacts/web"), ("", "web"), ("a/b", "a/b/web"), ("artifacts", "artifacts/web")]
+    )
+    def test_path_prefix(self, prefix: str | None, path: str) -> None:
+        """The prefix is the binding's name unless the binding says otherwise."""
+        binding = {"registryUrl": URL, "pathPrefix": prefix}
+        assert LocalArtifactRegistry("artifacts", binding, transport=FakeRegistry()).path("web") == path
+
+    def test_upstream_prefix(self, registry: LocalArtifactRegistry) -> None:
+        """The constant of the seed."""
+        assert registry.upstream_repository_prefix == "artifacts/default"
+
+    def test_is_an_artifact_registry(self, registry: LocalArtifactRegistry) -> None:
+        """It has all the operations (checked by mypy)."""
+        as_such: ArtifactRegistry = registry
+        assert as_such.registry_endpoint == URL
+
+
+class TestWithoutTheRegistry:
+    """Operations that ask nobody."""
+
+    async def test_cross_account_access(self, registry: LocalArtifactRegistry) -> None:
+        """All three are refused by their names."""
+        access = CrossAccountAccess(("123",))
+        for call, operation in (
+            (registry.add_cross_account_access("x", access), "add_cross_account_access"),
+            (registry.remove_cross_account_access("x", access), "remove_cross_account_access"),
+            (registry.get_cross_account_access("x"), "get_cross_account_access"),
+        ):
+            with pytest.raises(OperationNotSupported, match=f"'{operation}' is not supported") as raised:
+                await call
+            assert raised.value.operation == operation
+
+    async def test_credentials(self, registry: LocalArtifactRegistry, fake: FakeRegistry) -> None:
+        """Empty ones without expiry, whatever is asked for."""
+        for permissions in ArtifactRegistryPermissions:
+            made = await registry.generate_credentials("x", permissions, ttl_seconds=60)
+            assert made == ArtifactRegistryCredentials("", "", None)
+        assert fake.requests == []
+
+    def test_credentials_hide_the_password(self) -> None:
+        """Should they ever hold one, it is not printed."""
+        assert "s3cr3t" not in repr(ArtifactRegistryCredentials("robot", "s3cr3t"))
+
+    async def test_delete(self, registry: LocalArtifactRegistry, fake: FakeRegistry) -> None:
+        """Succeeds without a request."""
+        await registry.delete_repository("x")
+        assert fake.requests == []
+
+
+async def hang(_: httpx.Request) -> httpx.Response | None:
+    """Never answer."""
+    await asyncio.Event().wait()
+    return None
+
+
+UNCLEAR: list[tuple[str, Answer | Exception, type[RegistryError], int | None]] = [
+    ("401", lambda _: httpx.Response(401), AuthenticationFailed, 401),
+    ("403", lambda _: httpx.Response(403), AccessDenied, 403),
+    ("404 NAME_INVALID", lambda _: httpx.Response(404, json={"errors": [{"code": "NAME_INVALID"}]}), NameRefused, 404),
+    ("408", lambda _: httpx.Response(408), RegistryUnavailable, 408),
+    ("418", lambda _: httpx.Response(418), RegistryError, 418),
+    ("429", lambda _: httpx.Response(429), RegistryUnavailable, 429),
+    ("500", lambda _: httpx.Response(500), RegistryUnavailable, 500),
+    ("502", lambda _: httpx.Response(502, text="<html>"), RegistryUnavailable, 502),
+    ("204", lambda _: httpx.Response(204), ProtocolViolation, 204),
+    ("HTML", lambda _: httpx.Response(200, html="<html>"), ProtocolViolation, None),
+    ("redirect away", lambda _: httpx.Response(302, headers={"location": "http://x/"}), ProtocolViolation, 302),
+    ("reset", ConnectionResetError(), RegistryUnavailable, None),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected", "status"), [pytest.param(*case[1:], id=case[0]) for case in UNCLEAR])
+async def test_unclear_answers(
+    fake: FakeRegistry,
+    registry: LocalArtifactRegistry,
+    answer: Answer | Exception,
+    expected: type[RegistryError],
+    status: int | None,
+) -> None:
+    """An answer that is no clear not-found fails fast with its status; nothing is created on the strength of it.
+
+    It comes in place of each question in turn, so that no path through create and verify takes it for "not there".
+    """
+    for spoilt in ("HEAD", "/tags/list", "/manifests/latest"):
+        for known in (None, Origin.CREATED):
+            fake.requests.clear()
+
+            def spoil(request: httpx.Request, spoilt: str = spoilt) -> httpx.Response | None:
+                if request.method != spoilt and not request.url.path.endswith(spoilt):
+                    # Nothing is there, and tags/list alone does not tell it.
+                    return httpx.Response(404) if request.url.path.endswith("/tags/list") else None
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer(request)
+
+            instead(fake, spoil)
+            if spoilt == "HEAD" and known is None:
+                continue  # not asked
+            with pytest.raises(expected) as raised:
+                await registry.ensure_repository("web", known_origin=known)
+            assert type(raised.value) is expected
+            assert raised.value.status == status or status is None
+            with pytest.raises(expected) as raised:
+                await registry.get_repository("web")
+            assert not isinstance(raised.value, ResourceNotFound)
+            assert writes(fake) == []
+
+
+NOT_THERE = [
+    ("MANIFEST_UNKNOWN", httpx.Response(404, json={"errors": [{"code": "MANIFEST_UNKNOWN"}]})),
+    ("NAME_UNKNOWN", httpx.Response(404, json={"errors": [{"code": "NAME_UNKNOWN"}]})),
+    ("BLOB_UNKNOWN", httpx.Response(404, json={"errors": [{"code": "BLOB_UNKNOWN"}]})),
+    ("bare", httpx.Response(404)),
+    ("text", httpx.Response(404, text="404 page not found")),
+    ("400", httpx.Response(400, json={"errors": [{"code": "MANIFEST_UNKNOWN"}]})),
+]
+
+
+@pytest.mark.parametrize("answer", [pytest.param(answer, id=name) for name, answer in NOT_THERE])
+async def test_clear_not_found(fake: FakeRegistry, registry: LocalArtifactRegistry, answer: httpx.Response) -> None:
+    """Every form of a clear not-found is one, on a registry that lists no tags."""
+
+    def say(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path.endswith("/tags/list"):
+            return httpx.Response(404)
+        if request.method == "GET":
+            return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        return httpx.Response(404) if request.method == "HEAD" and "manifests" in request.url.path else None
+
+    instead(fake, say)
+    with pytest.raises(ResourceNotFound, match="resource 'web' was not found"):
+        await registry.get_repository("web")
+    assert (await registry.ensure_repository("web")).created
+
+
+class TestQuestions:
+    """What is asked, in which order, and what an answer is trusted with."""
+
+    def lines(self, fake: FakeRegistry) -> list[str]:
+        """Return method and last part of each request since the last call."""
+        lines = [f"{request.method} {request.url.path.rpartition('/')[2]}" for request in fake.requests]
+        fake.requests.clear()
+        return lines
+
+    async def test_unknown_name_is_enough(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """NAME_UNKNOWN from tags/list tells all: the next request is the blob's."""
+        await registry.ensure_repository("web")
+        assert self.lines(fake) == ["GET list", "POST ", "PUT 1", "PUT latest"]
+        await registry.ensure_repository("api")
+        assert self.lines(fake) == ["GET list", "POST ", "PUT latest"]
+
+    async def test_another_tag_is_enough(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A tag that is not ``latest`` tells all: the repository exists and is not ours."""
+        store(fake, "artifacts/web", latest=IMAGE, v1=IMAGE)
+        assert (await registry.ensure_repository("web")).origin is Origin.ADOPTED
+        assert self.lines(fake) == ["GET list"]
+
+    @pytest.mark.parametrize(("image", "origin"), [(IMAGE, Origin.ADOPTED), (None, Origin.CREATED)])
+    async def test_lone_latest_is_looked_at(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry, image: StoredManifest | None, origin: Origin
+    ) -> None:
+        """``latest`` alone is fetched: it decides on the origin, and it may not be there at all."""
+        store(fake, "artifacts/web", latest=image or StoredManifest(marker.MANIFEST, marker.MANIFEST_MEDIA_TYPE))
+        assert (await registry.ensure_repository("web")).origin is origin
+        assert self.lines(fake) == ["GET list", "GET latest"]
+
+    async def test_dangling_latest(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A ``latest`` that is listed, but whose manifest is gone, is made anew."""
+        instead(
+            fake,
+            lambda request: (
+                httpx.Response(200, json={"tags": ["latest"]}) if request.url.path.endswith("/list") else None
+            ),
+        )
+        assert (await registry.ensure_repository("web")).created
+        assert self.lines(fake) == ["GET list", "GET latest", "POST ", "PUT 1", "PUT latest"]
+
+    async def test_empty_list_is_not_trusted(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A registry that lists nothing whatever is there does not get its users' ``latest`` overwritten."""
+        store(fake, "artifacts/web", latest=IMAGE)
+        instead(
+            fake,
+            lambda request: httpx.Response(200, json={"tags": []}) if request.url.path.endswith("/list") else None,
+        )
+        assert (await registry.ensure_repository("web")).origin is Origin.ADOPTED
+
+    async def test_known_origin_stays(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """What is known is returned, whatever the repository holds by now; a HEAD is all it takes."""
+        store(fake, "artifacts/web", latest=IMAGE)
+        assert (await registry.ensure_repository("web", known_origin=Origin.CREATED)).origin is Origin.CREATED
+        assert self.lines(fake) == ["HEAD latest"]
+
+    async def test_adopted_without_latest(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A repository with other tags only takes two requests to verify."""
+        store(fake, "artifacts/web", v1=IMAGE)
+        assert not (await registry.ensure_repository("web", known_origin=Origin.ADOPTED)).created
+        assert self.lines(fake) == ["HEAD latest", "GET list"]
+
+    async def test_head_that_tells_nothing(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A 200 to HEAD that says nothing about a manifest may come from anything: it is looked at closely."""
+        store(fake, "artifacts/web", v1=IMAGE)
+        instead(fake, lambda request: httpx.Response(200) if request.method == "HEAD" else None)
+        await registry.ensure_repository("web", known_origin=Origin.ADOPTED)
+        assert self.lines(fake) == ["HEAD latest", "GET list"]
+
+    async def test_pushed_during_a_long_upload(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """Where the blob took many requests, the question is asked again: a ``latest`` pushed meanwhile survives."""
+
+        def push_meanwhile(request: httpx.Request) -> httpx.Response | None:
+            if request.method == "PUT" and "/uploads/" in request.url.path and request.content:
+                return httpx.Response(500)
+            if request.method == "PATCH":
+                store(fake, "artifacts/web", latest=IMAGE)
+            return None
+
+        instead(fake, push_meanwhile)
+        ensured = await registry.ensure_repository("web")
+        assert (ensured.origin, ensured.created) == (Origin.ADOPTED, False)
+        assert fake.repositories["artifacts/web"].tags == {"latest": marker.sha256_digest(IMAGE.content)}
+
+    async def test_mount_source_is_gone(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """Where the repository to mount from was deleted, the blob is uploaded, and the new one serves the next."""
+        await registry.ensure_repository("web")
+        del fake.repositories["artifacts/web"]
+        self.lines(fake)
+        await registry.ensure_repository("api")
+        assert self.lines(fake)[:3] == ["GET list", "POST ", "PUT 2"]
+        await registry.ensure_repository("third")
+        assert self.lines(fake) == ["GET list", "POST ", "PUT latest"]
+
+    async def test_create_that_fails(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A push that the registry does not take is an error, and the next call starts afresh."""
+        instead(fake, lambda request: httpx.Response(503) if request.method == "PUT" else None)
+        with pytest.raises(RegistryUnavailable) as raised:
+            await registry.ensure_repository("web")
+        assert raised.value.status == 503
+        fake.answer_instead = None
+        assert (await registry.ensure_repository("web")).created
+
+    async def test_read_only(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A read-only registry still verifies, and says why it creates nothing."""
+        store(fake, "artifacts/web", latest=IMAGE)
+        fake.read_only = True
+        assert (await registry.get_repository("web")) == RepositoryResponse("web", "localhost:5001/artifacts/web")
+        with pytest.raises(RegistryReadOnly, match="is read-only"):
+            await registry.create_repository("api")
+
+
+class TestSideBySide:
+    """Several calls at once."""
+
+    async def test_one_writer_per_repository(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """The writes to one repository never overlap; those to different ones do."""
+        writing: dict[str, int] = {}
+        together = 0
+
+        async def watch(request: httpx.Request) -> None:
+            nonlocal together
+            path = request.url.path.split("/")[3]
+            writing[path] = writing.get(path, 0) + 1
+            assert writing[path] == 1
+            together = max(together, sum(writing.values()))
+            await asyncio.sleep(0)
+            writing[path] -= 1
+
+        fake.answer_instead = watch
+        names = ["a", "b", "c"] * 5
+        await asyncio.gather(*(registry.ensure_repository(name) for name in names))
+        assert together == 3
+        assert sum(path.endswith("/manifests/latest") for path in writes(fake)) == 3
+
+    async def test_locks_are_dropped(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """No lock outlives its use, also where calls fail or are cancelled: memory does not grow with names."""
+        await asyncio.gather(*(registry.ensure_repository(f"r-{number % 3}") for number in range(9)))
+        fake.answer_instead = hang
+        tasks = [asyncio.create_task(registry.ensure_repository("stuck")) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results)
+        assert registry._writers == {}
+
+    async def test_cancelled_writer_lets_the_next_one_in(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry
+    ) -> None:
+        """A call that waits for a stuck one goes on when that is cancelled."""
+        fake.answer_instead = hang
+        stuck = asyncio.create_task(registry.ensure_repository("web"))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(registry.ensure_repository("web"))
+        await asyncio.sleep(0)
+        fake.answer_instead = None
+        stuck.cancel()
+        assert (await waiting).created
+        with pytest.raises(asyncio.CancelledError):
+            await stuck
+
+
+class TestHeads:
+    """The two operations that answer None to everything that is not there."""
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 204, 302])
+    async def test_failures_are_none(self, fake: FakeRegistry, registry: LocalArtifactRegistry, status: int) -> None:
+        """As in the seed: any failure is None."""
+        instead(fake, lambda _: httpx.Response(status))
+        assert await registry.head_manifest("artifacts/web", "latest") is None
+        assert await registry.head_blob("artifacts/web", marker.CONFIG_DIGEST) is None
+
+    async def test_unusable_names_are_none(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A name that must not stand in a URL is None as well, and is not asked for."""
+        assert await registry.head_manifest("../x", "latest") is None
+        assert await registry.head_manifest("x", "../latest") is None
+        assert await registry.head_blob("x", "sha256:../..") is None
+        assert fake.requests == []
+
+    async def test_digest_that_is_not_told(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """Where a HEAD tells no digest, the manifest is fetched and hashed."""
+        store(fake, "x", latest=IMAGE)
+        headers = {"content-type": IMAGE.media_type}
+        instead(fake, lambda request: httpx.Response(200, headers=headers) if request.method == "HEAD" else None)
+        digest = marker.sha256_digest(IMAGE.content)
+        assert await registry.head_manifest("x", "latest") == (IMAGE.media_type, digest)
+
+
+async def test_get_manifest_checks_its_arguments(fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+    """Path and reference are checked before there is a URL."""
+    for path, reference in (("../x", "latest"), ("x", "..")):
+        with pytest.raises(InvalidNameError):
+            await registry.get_manifest(path, reference)
+    assert fake.requests == []
+
+
+@given(st.text(max_size=300))
+async def test_any_name(name: str) -> None:
+    """Any text is a name whose requests stay below its own path, or is refused without a request."""
+    fake = FakeRegistry()
+    registry = LocalArtifactRegistry("artifacts", {"registryUrl": URL}, transport=fake)
+    try:
+        path = join_path("artifacts", name)
+    except InvalidNameError:
+        for call in (registry.ensure_repository, registry.create_repository, registry.get_repository):
+            with pytest.raises(InvalidNameError):
+                await call(name)
+        with pytest.raises(InvalidNameError):
+            registry.reference(name)
+        assert fake.requests == []
+    else:
+        assert (await registry.ensure_repository(name)).path == path
+        for request in fake.requests:
+            assert request.url.raw_path.decode().startswith(f"/v2/{path}/")
+            assert request.url.host == "localhost"
