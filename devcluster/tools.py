@@ -1,0 +1,149 @@
+"""Where the binaries come from: ``KUBEBUILDER_ASSETS``, the per-user cache, or a build."""
+
+import hashlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from devcluster.cache import cache_root, make_once
+from devcluster.progress import Progress, duration, to_stderr
+from devcluster.recipes import CargoRecipe, DebianRecipe, GoRecipe, Recipe
+
+
+class Tool(StrEnum):
+    """A program that the dev cluster, the tests or the demo run; the value is the binary's name."""
+
+    ETCD = "etcd"
+    KUBE_APISERVER = "kube-apiserver"
+    KUBE_CONTROLLER_MANAGER = "kube-controller-manager"
+    KUBECTL = "kubectl"
+    DISTRIBUTION = "registry"
+    """Distribution 3, the registry that `registry:3` images run."""
+    DOCKER_REGISTRY = "docker-registry"
+    """Distribution 2.8 as Debian ships it."""
+    CRANE = "crane"
+    """A registry client, and with `crane registry serve` a registry."""
+    CONTAINER_REGISTRY = "container-registry"
+    """The crate of the same name, the embedded registry that the seed was written for."""
+    HELM = "helm"
+
+
+def provide(tool: Tool, *, progress: Progress = to_stderr) -> Path:
+    """Return the path of a tool's binary, building it first where need be.
+
+    ``KUBEBUILDER_ASSETS`` is the convention of controller-runtime's tests for a folder that holds a control plane:
+    what is in there is used as it is, what it lacks is built.
+
+    Args:
+        tool: Which one.
+        progress: Takes a line now and then while something is built.
+
+    Raises:
+        ToolUnavailable: This machine lacks what the tool is made with.
+        BuildFailed: It does not, and the build failed.
+    """
+    recipe = _recipe(tool)
+    binary = _where(tool, recipe)
+
+    def build(scratch: Path) -> Path:
+        begun = time.monotonic()
+        told = f"{tool.value} {recipe.version()}"
+        progress(f"building {told}, once; about {duration(recipe.expected_seconds)} on two cores")
+        built = recipe.build(scratch, progress)
+        progress(f"built {told} in {duration(time.monotonic() - begun)}: {binary}")
+        return built
+
+    make_once(binary, build, progress=progress)
+    return binary
+
+
+def provide_all(tools: Sequence[Tool], *, progress: Progress = to_stderr) -> dict[Tool, Path]:
+    """Return the paths of several tools, and say at the start how long that will take.
+
+    Args:
+        tools: Which ones.
+        progress: See `provide`.
+
+    Raises:
+        ToolUnavailable: This machine lacks what one of them is made with.
+        BuildFailed: It does not, and a build failed.
+    """
+    announce(tools, progress)
+    return {tool: provide(tool, progress=progress) for tool in tools}
+
+
+def announce(tools: Sequence[Tool], progress: Progress) -> None:
+    """Tell how many of some tools have to be built, and how long that will take; nothing if all are there.
+
+    Args:
+        tools: Which ones.
+        progress: Takes the line.
+    """
+    missing = [recipe for tool in tools if not _where(tool, recipe := _recipe(tool)).exists()]
+    if missing:
+        seconds = sum(recipe.expected_seconds for recipe in missing)
+        progress(f"{len(missing)} tools are built first, once: about {duration(seconds)} on two cores in all")
+
+
+def _where(tool: Tool, recipe: Recipe) -> Path:
+    """Return where a tool's binary is, or will be."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if assets and os.access(asset := Path(assets).absolute() / tool.value, os.X_OK):
+        return asset
+    return cache_root() / "tools" / f"{tool.value}-{recipe.version()}-{_key(recipe)}" / tool.value
+
+
+def _key(recipe: Recipe) -> str:
+    """Return what tells this build from another one: its sources, flags and platform."""
+    return hashlib.sha256(f"{recipe.fingerprint()} {sys.platform} {platform.machine()}".encode()).hexdigest()[:12]
+
+
+def _recipe(tool: Tool) -> Recipe:
+    recipes: dict[Tool, Recipe] = {
+        Tool.ETCD: _go("etcd", "go.etcd.io/etcd/server/v3", expected_seconds=45),
+        Tool.KUBE_APISERVER: _kubernetes("kube-apiserver", expected_seconds=270),
+        Tool.KUBE_CONTROLLER_MANAGER: _kubernetes("kube-controller-manager", expected_seconds=110),
+        Tool.KUBECTL: _kubernetes("kubectl", expected_seconds=30),
+        Tool.DISTRIBUTION: _go(
+            "distribution",
+            "github.com/distribution/distribution/v3",
+            "/cmd/registry",
+            version_variable="version.version",
+            expected_seconds=60,
+        ),
+        Tool.DOCKER_REGISTRY: DebianRecipe("docker-registry", expected_version="2.8", expected_seconds=5),
+        Tool.CRANE: _go("crane", "github.com/google/go-containerregistry", "/cmd/crane", expected_seconds=20),
+        Tool.CONTAINER_REGISTRY: CargoRecipe("container-registry", expected_seconds=60),
+        Tool.HELM: _go(
+            "helm", "helm.sh/helm/v4", "/cmd/helm", version_variable="internal/version.version", expected_seconds=120
+        ),
+    }
+    return recipes[tool]
+
+
+def _go(
+    module: str, source: str, program: str = "", *, expected_seconds: int, version_variable: str | None = None
+) -> GoRecipe:
+    """Return the recipe of a program that lies in the Go module whose version it has."""
+    stamps = {f"{source}/{version_variable}": "{version}"} if version_variable else {}
+    return GoRecipe(module, f"{source}{program}", source=source, expected_seconds=expected_seconds, stamps=stamps)
+
+
+def _kubernetes(program: str, *, expected_seconds: int) -> GoRecipe:
+    variables = "k8s.io/component-base/version"
+    return GoRecipe(
+        module="kubernetes",
+        package=f"k8s.io/kubernetes/cmd/{program}",
+        source="k8s.io/kubernetes",
+        expected_seconds=expected_seconds,
+        # Without these a server says v0.0.0-master, and clients decide by its version what it can do.
+        stamps={
+            f"{variables}.gitVersion": "{version}",
+            f"{variables}.gitMajor": "{major}",
+            f"{variables}.gitMinor": "{minor}",
+        },
+    )

@@ -1,0 +1,42 @@
+"""What all tests share: one dev cluster per session, started at its first use."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster.cluster import CLUSTER_TOOLS, DevCluster
+from devcluster.tools import provide_all
+
+_CRD = Path(__file__).parents[1] / "manifests" / "crd.yaml"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[DevCluster]:
+    """Yield the session's cluster, with the CRD installed.
+
+    A test that stops one of its servers starts it again, whatever happens; one that needs other flags, or all objects
+    to itself, has a `DevCluster` of its own: it takes three seconds.
+    """
+    with DevCluster() as started:
+        if _CRD.exists():
+            started.kubectl("apply", "-f", _CRD)
+            started.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", _CRD)
+        yield started
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the session's cluster, so that `-m "not cluster"` leaves it out."""
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.cluster)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the cluster runs before the first test: in plain sight, and not within a test's time limit."""
+    if session.config.option.collectonly or not any(item.get_closest_marker("cluster") for item in session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        provide_all(CLUSTER_TOOLS)

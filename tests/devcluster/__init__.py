@@ -1,0 +1,1 @@
+"""Tests of the dev cluster: what all other tests stand on."""

@@ -1,0 +1,125 @@
+"""What a person sees of `make demo`: on real parts, as they are started."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devcluster.cluster import DevCluster
+from devcluster.demo import NotReadyInTime, ObjectState, install, next_steps, wait_until_ready
+from devcluster.process import ServerProcess
+from tests.devcluster.observe import eventually, processes_mentioning
+
+_ROOT = Path(__file__).parents[2]
+_COMMAND = [sys.executable, "-m", "devcluster", "demo"]
+
+
+@pytest.mark.cluster
+def test_once(tmp_path: Path) -> None:
+    """It ends by itself once all samples are Ready, with their URIs, and leaves nothing."""
+    answer = subprocess.run(
+        [*_COMMAND, "--once"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "default/web is Ready after" in answer.stdout
+    assert "NAMESPACE" in answer.stdout
+    eventually(lambda: processes_mentioning(str(tmp_path)) == [], "the processes are gone")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.cluster
+def test_what_to_try_next_works(tmp_path: Path) -> None:
+    """The lines that it prints are run as they are, in another shell; Ctrl-C then ends it quietly."""
+    with subprocess.Popen(
+        _COMMAND,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        told = ""
+        while "Ctrl-C ends everything" not in told:
+            line = process.stdout.readline()
+            assert line, told
+            told += line
+        (environment,) = (line for line in told.splitlines() if line.startswith("  export KUBECONFIG="))
+        assert "crane ls" in told
+        tried = subprocess.run(
+            ["sh", "-euc", f"{environment}\n{next_steps()}"],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert tried.returncode == 0, tried.stdout + tried.stderr
+        # The tags before and after the object was deleted.
+        assert tried.stdout.splitlines().count("v1") == 2
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=30)[0]
+        assert process.returncode == 0, rest
+        assert rest.strip() == "Ending everything"
+    eventually(lambda: list(tmp_path.iterdir()) == [], "the folder is gone")
+
+
+@pytest.fixture
+def without_operator() -> Iterator[tuple[DevCluster, ServerProcess]]:
+    """Yield a cluster with the CRD, and a process that is no operator."""
+    with DevCluster() as cluster:
+        install(cluster)
+        idle = ServerProcess(
+            "the operator",
+            ["sh", "-c", "echo I am idle; sleep 60"],
+            probes=[],
+            log=cluster.folder / "operator.log",
+            directory=cluster.folder,
+        )
+        with idle:
+            yield cluster, idle
+
+
+@pytest.mark.cluster
+def test_limit_shows_status_and_logs(without_operator: tuple[DevCluster, ServerProcess]) -> None:
+    """If objects are not Ready in time, a person sees which, their status, and the ends of all logs."""
+    cluster, idle = without_operator
+    with pytest.raises(NotReadyInTime, match="there are no objects"):
+        wait_until_ready(cluster, idle, 0.5)
+    cluster.kubectl("apply", "-f", _ROOT / "manifests" / "samples")
+    with pytest.raises(NotReadyInTime) as failure:
+        wait_until_ready(cluster, idle, 0.5)
+    told = str(failure.value)
+    assert "default/web: not seen by the operator yet" in told
+    assert "observedGeneration: -1" in told
+    assert "--- the operator\nI am idle" in told
+    for server in cluster.servers:
+        assert f"--- {server.name}\n" in told
+
+
+def test_ready_means_the_present_generation() -> None:
+    """A status that speaks of an older spec does not count."""
+    condition = {"type": "Ready", "status": "True", "message": "said"}
+    status = {"observedGeneration": 1, "conditions": [condition], "uri": "host/a"}
+    manifest = {"metadata": {"namespace": "n", "name": "o", "generation": 1}, "status": status}
+    assert ObjectState.of(manifest) == ObjectState("n/o", ready=True, message="host/a")
+    manifest["metadata"] = {"namespace": "n", "name": "o", "generation": 2}
+    assert ObjectState.of(manifest) == ObjectState("n/o", ready=False, message="said")
+
+
+@pytest.mark.parametrize("command", [["demo", "--limit", "0"], ["demo", "--no-such-option"], ["nothing"]])
+def test_wrong_use_is_told(command: list[str]) -> None:
+    """A mistyped command is a usage error, not a failure."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "devcluster", *command], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert answer.returncode == 2
+    assert "Usage: python -m devcluster" in answer.stderr
