@@ -44,7 +44,7 @@ clean-cache: ## Remove the tools that were built for this user, and what they we
 # Two stamps, so that an edit of pyproject.toml costs seconds and only a new lock installs everything again.
 $(BIN)/.packages: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
-		"Python 3.11 or newer is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there):" \
+		"Python 3.11 or newer is needed, and '$(PYTHON)' is $$(command -v $(PYTHON) >/dev/null && $(PYTHON) --version 2>&1 || echo not there):" \
 		"install it, or name another one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
 		"$$($(PYTHON) --version) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)," \
