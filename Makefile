@@ -32,6 +32,7 @@ tools: install ## Build the servers and clients of tests and demo into the user'
 lock: install ## Write requirements/*.txt anew from pyproject.toml; versions stay unless ARGS=--upgrade
 	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) pyproject.toml --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) requirements/go-toolchain.in -o requirements/go-toolchain.txt
 
 clean: ## Remove .venv and what tools left in the folder; what was built for all checkouts stays
@@ -56,3 +57,22 @@ $(BIN)/.packages: requirements/dev.txt
 $(BIN)/.project: $(BIN)/.packages pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-index --no-deps --no-build-isolation -e .
 	@touch $@
+
+# The image, and what is made from the code.
+CONTAINER_ENGINE ?= docker
+IMAGE ?= artifact-repository-controller:dev
+BASE_IMAGE ?=
+KIND_CLUSTER ?= kind
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' controller/__init__.py)
+
+.PHONY: docs image kind-load
+
+docs: install ## Write the generated parts of docs/*.md anew
+	@$(BIN)/python -m docs.generate
+
+image: ## Build the operator's image (IMAGE=NAME:TAG, BASE_IMAGE=NAME, CONTAINER_ENGINE=podman)
+	$(CONTAINER_ENGINE) build --tag $(IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) $(addprefix --build-arg BASE_IMAGE=,$(BASE_IMAGE)) .
+
+kind-load: ## Load the image into the nodes of a kind cluster (IMAGE=NAME:TAG, KIND_CLUSTER=NAME)
+	kind load docker-image $(IMAGE) --name $(KIND_CLUSTER)

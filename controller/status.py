@@ -251,22 +251,24 @@ def _means_the_same(repository: ArtifactRepository, registry: str, repository_na
 def _conditions(
     repository: ArtifactRepository, now: datetime, said: Mapping[ConditionType, tuple[str, str, str]]
 ) -> list[Mapping[str, Any]]:
-    """Return all conditions: those of other owners untouched, then ours."""
-    conditions = [c for c in repository.status.get("conditions") or () if c.get("type") not in _OWNED]
+    """Return all conditions, in the order in which they are: those of other owners untouched, ours as said."""
+    ours: dict[str, Mapping[str, Any]] = {}
     for type_, (status, reason, message) in said.items():
         before = repository.condition(type_)
         moved = before.get("status") != status or not before.get("lastTransitionTime")
-        conditions.append(
-            {
-                "type": str(type_),
-                "status": status,
-                "reason": str(reason),
-                "message": message,
-                "observedGeneration": repository.generation,
-                "lastTransitionTime": _format_time(now) if moved else before["lastTransitionTime"],
-            }
-        )
-    return conditions
+        ours[type_] = {
+            "type": str(type_),
+            "status": status,
+            "reason": str(reason),
+            "message": message,
+            "observedGeneration": repository.generation,
+            "lastTransitionTime": _format_time(now) if moved else before["lastTransitionTime"],
+        }
+    # An owner that appends its condition to the list must not make us write it once more for the order's sake.
+    known = [
+        c for c in repository.status.get("conditions") or () if c.get("type") in ours or c.get("type") not in _OWNED
+    ]
+    return [*(ours.pop(c.get("type"), c) for c in known), *ours.values()]
 
 
 def _format_time(time: datetime) -> str:

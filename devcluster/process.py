@@ -118,6 +118,8 @@ class ServerProcess:
         self._directory = directory
         self._environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(directory), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self.exit_code: int | None = None
+        """How it ended last, once it was stopped or killed; negative: by a signal of that number."""
         self._lifeline: Lifeline | None = None
 
     @property
@@ -239,7 +241,7 @@ class ServerProcess:
 
     def _reap(self) -> None:
         if self._process is not None:
-            self._process.wait(_KILL_TIMEOUT)
+            self.exit_code = self._process.wait(_KILL_TIMEOUT)
             self._process = None
         if self._lifeline is not None:
             self._lifeline.release()

@@ -1,5 +1,6 @@
 """What all tests share: one dev cluster per session, started at its first use."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,15 @@ from devcluster.cluster import CLUSTER_TOOLS, DevCluster
 from devcluster.tools import provide_all
 
 _CRD = Path(__file__).parents[1] / "manifests" / "crd.yaml"
+
+
+def pytest_configure() -> None:
+    """Say that there is no event loop yet.
+
+    Before Python 3.14, asking for one where nobody has said so makes one. pytest-asyncio and looptime ask, do not close
+    what they get, and the garbage collector's warning about it fails a test that has nothing to do with it.
+    """
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")

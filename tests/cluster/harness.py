@@ -29,6 +29,9 @@ OPERATOR_NAMESPACE = "artifact-repository-system"
 OPERATOR_ACCOUNT = "artifact-repository-controller"
 OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}"
 
+FULL = os.environ.get("FAULTS") == "full"
+"""Whether fault tests run in their full form (``FAULTS=full make test``), which takes some minutes more."""
+
 Object = dict[str, Any]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -16,6 +17,7 @@ from controller.config import RegistryBinding, parse_binding
 from controller.registry.local import LocalArtifactRegistry
 from devcluster.errors import ToolUnavailable
 from devcluster.registries import Registry, RegistryKind, start_registry
+from devcluster.tools import Tool, provide
 from tests.contract.wire import tap
 from tests.fakes.registry import FakeRegistry
 
@@ -26,20 +28,34 @@ CREATE_REQUESTS: Final[dict[str, int]] = {RegistryKind.CONTAINER_REGISTRY: 4}
 Starter = Callable[..., Registry]
 
 
+@contextmanager
+def _skipped_where_unavailable() -> Iterator[None]:
+    """Skip, with the reason, what this machine cannot provide; CI must provide all."""
+    try:
+        yield
+    except ToolUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def crane() -> Path:
+    """The client ``crane``."""
+    with _skipped_where_unavailable():
+        return provide(Tool.CRANE)
+
+
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     """Start a registry that runs until the end of the session, and skip where this machine cannot provide it."""
     with ExitStack() as running:
 
         def start_until_end(kind: RegistryKind, **options: Any) -> Registry:
-            try:
+            with _skipped_where_unavailable():
                 return running.enter_context(
                     start_registry(kind, directory=tmp_path_factory.mktemp(kind.value), **options)
                 )
-            except ToolUnavailable as error:
-                if os.environ.get("CI"):
-                    raise
-                pytest.skip(str(error))
 
         yield start_until_end
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,6 @@ from controller.registry import marker
 from controller.registry.local import LocalArtifactRegistry
 from controller.registry.protocol import EnsuredRepository, Origin, RepositoryResponse
 from devcluster.registries import Registry, RegistryKind
-from devcluster.tools import Tool, provide
 from tests.contract import images
 from tests.contract.conftest import CREATE_REQUESTS, FAKE, Subject
 
@@ -341,13 +341,14 @@ class TestManifestsAndBlobs:
 
 
 @pytest.mark.parametrize("kind", list(RegistryKind))
-async def test_marker_by_crane(kind: RegistryKind, running: Callable[[RegistryKind], Registry], name: str) -> None:
+async def test_marker_by_crane(
+    kind: RegistryKind, running: Callable[[RegistryKind], Registry], crane: Path, name: str
+) -> None:
     """A widely used client, crane, fetches the marker and finds it valid."""
     url = running(kind).url
     async with LocalArtifactRegistry("artifacts", {"registryUrl": url}) as registry:
         await registry.create_repository(name)
         reference = registry.reference(name)
-    crane = provide(Tool.CRANE)
     for arguments, expected in (
         (("manifest", reference), marker.MANIFEST),
         (("digest", reference), f"{marker.MANIFEST_DIGEST}\n".encode()),

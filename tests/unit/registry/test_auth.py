@@ -115,7 +115,16 @@ def encoded(text: str) -> str:
 @pytest.mark.parametrize(
     "realm",
     [
-        *("", "auth.example.com", "ftp://x", "http://", "http://u@x/", "http://x:0/", "http://x:port/", "http://x:70000/"),
+        *(
+            "",
+            "auth.example.com",
+            "ftp://x",
+            "http://",
+            "http://u@x/",
+            "http://x:0/",
+            "http://x:port/",
+            "http://x:70000/",
+        ),
         *("http://x/ü", "http://x/a b", "http://x\\@y/", "http://[::1", "http://x/\n"),
     ],
 )

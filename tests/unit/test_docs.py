@@ -1,0 +1,271 @@
+"""The documentation tells the truth.
+
+=======================  ==========================================================================
+what a page has          what it is held against
+=======================  ==========================================================================
+a generated block        the generator, and with it models, enums, CRD, RBAC, metrics, command line
+a link                   the files and headings that are there
+a configuration          ``controller.config.parse_config``
+an ArtifactRepository    the CRD's schema, and the grammar of names
+a command line           the operator's options, the Makefile's targets, the files of this repository
+a metric, a log line     the metrics that there are, the sources
+=======================  ==========================================================================
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from controller import cli
+from controller.config import parse_config
+from controller.metrics import Metrics
+from controller.names import validate_repository_name
+from controller.resource import API_VERSION, KIND, ConditionType
+from docs import generate
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+SAMPLES = sorted((ROOT / "manifests").rglob("*.yaml"))
+CRD = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text())
+SCHEMA: Mapping[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+_CODE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def code(page: Path, language: str) -> list[str]:
+    """Return a page's code blocks in a language."""
+    return [block["text"] for block in _CODE.finditer(page.read_text()) if block["language"] == language]
+
+
+def documents(page: Path) -> Iterator[Any]:
+    """Yield each YAML document in a page."""
+    for text in code(page, "yaml"):
+        yield from yaml.safe_load_all(text)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link into a page may end with."""
+    text = page.read_text()
+    headings = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in _HEADING.findall(text)}
+    return headings | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+def misfits(value: Any, schema: Mapping[str, Any], path: str = "object") -> Iterator[str]:
+    """Yield what is wrong with a value by a schema of the kind that CRDs have."""
+    types = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    if not isinstance(value, types[schema["type"]]):
+        yield f"{path} is no {schema['type']}"
+    elif isinstance(value, dict):
+        known = schema.get("properties")
+        yield from (f"{path}.{name} is missing" for name in schema.get("required", ()) if name not in value)
+        for name, inner in value.items() if known is not None else ():
+            if name in known:
+                yield from misfits(inner, known[name], f"{path}.{name}")
+            else:
+                yield f"{path}.{name} is unknown"
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from misfits(inner, schema["items"], f"{path}[{number}]")
+    elif "enum" in schema and value not in schema["enum"]:
+        yield f"{path} is none of {schema['enum']}"
+    elif isinstance(value, str):
+        if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
+            yield f"{path} is too short or too long"
+        if not re.search(schema.get("pattern", ""), value):
+            yield f"{path} does not match {schema['pattern']}"
+
+
+def check_object(document: Mapping[str, Any]) -> None:
+    """Fail unless the API server would take an ArtifactRepository."""
+    assert document["apiVersion"] == API_VERSION
+    assert list(misfits(document, SCHEMA)) == []
+    for name in ("repositoryName", "registry"):
+        if name in document["spec"]:
+            validate_repository_name(document["spec"][name])
+
+
+@pytest.mark.parametrize("name", generate.BLOCKS)
+def test_every_block_is_on_a_page(name: str) -> None:
+    """What can be generated is shown somewhere, once."""
+    marker = f"<!-- begin {name}: written by make docs -->"
+    assert sum(page.read_text().count(marker) for page in PAGES) == 1
+
+
+@pages
+def test_generated_blocks_are_up_to_date(page: Path) -> None:
+    """Code and manifests have not moved on without the page: otherwise, `make docs`."""
+    text = page.read_text()
+    assert generate.fill(text) == text
+    assert text.count("<!-- begin ") == text.count("<!-- end ")
+
+
+def test_every_condition_type_is_told_of() -> None:
+    """The table of condition types is written by hand, and complete."""
+    text = (ROOT / "docs" / "status.md").read_text()
+    assert [type_ for type_ in ConditionType if f"| `{type_}` |" not in text] == []
+
+
+@pages
+def test_links_resolve(page: Path) -> None:
+    """Each relative link leads to a file that is there, and to a heading in it."""
+    for link in _LINK.finditer(page.read_text()):
+        target, _, anchor = link["target"].partition("#")
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), link["target"]
+        assert ROOT in path.parents, link["target"]
+        assert not anchor or anchor in anchors(path), link["target"]
+
+
+@pages
+def test_yaml(page: Path) -> None:
+    """Each block of YAML is a configuration that the operator takes, or a Kubernetes object; ours fit the CRD."""
+    for document in documents(page):
+        if "registries" in document:
+            parse_config(yaml.safe_dump(document))
+            continue
+        assert document["apiVersion"]
+        assert document["kind"]
+        assert document["metadata"]["name"]
+        if document["kind"] == KIND:
+            check_object(document)
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_samples(path: Path) -> None:
+    """Each ArtifactRepository in manifests/ fits the CRD."""
+    for document in yaml.safe_load_all(path.read_text()):
+        if document["kind"] == KIND:
+            check_object(document)
+
+
+def test_a_misfit_is_found() -> None:
+    """The check of objects against the CRD is one."""
+    wrong = {"spec": {"registry": 5, "repositoryname": "x"}, "status": {"origin": "Found", "uri": ""}}
+    assert list(misfits(wrong, SCHEMA)) == [
+        "object.spec.registry is no string",
+        "object.spec.repositoryname is unknown",
+        "object.status.origin is none of ['Created', 'Adopted']",
+        "object.status.uri is too short or too long",
+    ]
+
+
+def commands() -> Iterator[list[str]]:
+    """Yield each command in the pages' shell blocks, without its comment."""
+    for page in PAGES:
+        for text in code(page, "sh"):
+            for line in text.splitlines():
+                for part in re.split(r"\$\(|\)|\|", line):
+                    if words := shlex.split(part, comments=True):
+                        yield words
+
+
+def test_there_are_commands() -> None:
+    """The tests below read something."""
+    programs = {words[0] for words in commands()}
+    assert {"make", "kubectl", ".venv/bin/artifact-repository-controller"} <= programs
+
+
+def test_targets_exist() -> None:
+    """Each target of make in the documentation is in the Makefile; inline ones, too."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for words in commands() if words[0] == "make" for word in words[1:] if "=" not in word}
+    for page in PAGES:
+        named |= {w for found in re.findall(r"`make ([^`]+)`", page.read_text()) for w in found.split() if "=" not in w}
+    assert {"demo", "test", "install", "docs", "image", "kind-load"} <= named
+    assert named - targets == set()
+
+
+def test_options_exist() -> None:
+    """Each command line of the operator has a command and options that it knows."""
+    seen = 0
+    for words in commands():
+        if Path(words[0]).name != "artifact-repository-controller":
+            continue
+        command = cli.main.commands[words[1]]
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        assert {word.partition("=")[0] for word in words[2:] if word.startswith("-")} <= known, words
+        seen += 1
+    assert seen
+
+
+@pages
+def test_flags_in_text_are_known(page: Path) -> None:
+    """Each flag that the text names is the operator's, or of a tool that is named beside it."""
+    ours = {
+        name
+        for command in cli.main.commands.values()
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    others = {"--wait", "--for"}  # helm's and kubectl's
+    text = _CODE.sub("", page.read_text())
+    assert {found.partition("=")[0] for found in re.findall(r"`(--[a-z-]+)", text)} - ours - others == set()
+
+
+def test_help_names_a_page_that_is_there() -> None:
+    """The operator's own help refers to the documentation."""
+    answer = CliRunner().invoke(cli.main, ["run", "--help"])
+    assert answer.exit_code == 0
+    for name in re.findall(r"docs/[a-z-]+\.md", answer.output):
+        assert (ROOT / name).exists()
+    assert "docs/configuration.md" in answer.output
+
+
+def test_files_in_commands_exist() -> None:
+    """Each file of this repository that a command names is there."""
+    folders = ("manifests/", "docs/", "requirements/", "tests/")
+    named = {word for words in commands() for word in words if word.startswith(folders)}
+    assert "manifests/crd.yaml" in named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pages
+def test_metrics_exist(page: Path) -> None:
+    """Each metric that a page names is one that the operator has, with the labels that it has."""
+    metrics = Metrics()
+    metrics.observe_registries(lambda: {"artifacts": None})
+    known = {family.name for family in metrics.registry.collect()}
+    known |= {f"{name}{suffix}" for name in known for suffix in ("_total", "_bucket")}
+    assert set(re.findall(r"\bartifact_repository_\w+", page.read_text())) - known == set()
+
+
+def test_log_lines_exist() -> None:
+    """What operations.md says to look for in the log is what the operator writes."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    section = page.partition("\n## Log\n")[2].partition("\n## ")[0]
+    phrases = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    sources = " ".join(path.read_text() for path in (ROOT / "controller").rglob("*.py"))
+    assert len(phrases) > 5
+    assert [phrase for phrase in phrases if phrase not in sources] == []
+
+
+def test_events_exist() -> None:
+    """The events in operations.md are those that the operator records."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    section = page.partition("\n## Events\n")[2]
+    told = {
+        name for cell in re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE) for name in re.findall("`(.+?)`", cell)
+    }
+    sources = " ".join(path.read_text() for path in (ROOT / "controller").rglob("*.py"))
+    recorded = re.findall(r'EventType\.(?:NORMAL|WARNING),\s*"(\w+)"', sources)
+    assert told == set(recorded)
+
+
+@pages
+def test_no_address_of_a_machine(page: Path) -> None:
+    """No page leads to where only its author can go."""
+    assert re.findall(r"/work/|/root/|/tmp/", page.read_text()) == []
