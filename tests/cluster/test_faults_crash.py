@@ -31,7 +31,7 @@ SEED = 20260101
 
 def catalog(registry_url: str, prefix: str) -> list[str]:
     """Return the repositories that a registry holds below a prefix."""
-    query = {"n": 1000, "last": prefix}
+    query: dict[str, str | int] = {"n": 1000, "last": prefix}
     listed = httpx.get(f"{registry_url}/v2/_catalog", params=query, trust_env=False).json()["repositories"]
     return sorted(name for name in listed if name.startswith(prefix))
 

@@ -1,0 +1,86 @@
+"""The configuration changes while the operator runs.
+
+the file                          | what happens
+changed references                | status is rewritten, in every object; Ready's time stays
+another registry in it            | objects that wait for it go on
+a mistake in it                   | said in log, metric and event; the last good one stays in use
+gone                              | the same
+mended                            | taken over
+"""
+
+import functools
+
+import pytest
+
+from devcluster.cluster import DevCluster
+from tests.cluster.conftest import StartOperator
+from tests.cluster.eventually import eventually
+from tests.cluster.harness import Audit, Object, Objects, condition, is_ready, operator_config, ready
+
+pytestmark = pytest.mark.cluster
+
+INVALID = 'artifact_repository_config_loads_total{result="invalid"}'
+
+
+def test_changed_references_are_rewritten(
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator, audit: Audit
+) -> None:
+    """Each object gets one write, with the new addresses; nothing else changes."""
+    operator = start_operator()
+    names = [f"web-{number}" for number in range(10)]
+    for name in names:
+        objects.create(name)
+    before = {name: objects.wait_ready(name, tell=operator.log)["status"] for name in names}
+    mark = audit.mark()
+    config = operator_config(cluster.registry_url)
+    config["registries"]["artifacts"]["references"] = {"host": "localhost:5001", "clusterNetwork": "registry:5000"}
+    operator.configure(config)
+    for name in names:
+        path = before[name]["uri"].partition("/")[2]
+        uri = f"localhost:5001/{path}"
+        after = objects.wait(name, functools.partial(_has_uri, uri), tell=operator.log)
+        assert after["status"]["references"] == {
+            "host": uri,
+            "containerRuntime": uri,
+            "clusterNetwork": f"registry:5000/{path}",
+        }
+        assert condition(after, "Ready")["lastTransitionTime"] == before[name]["conditions"][0]["lastTransitionTime"]
+    assert len(audit.writes(mark)) == len(names)
+
+
+def test_a_mistake_costs_nothing(
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator, audit: Audit
+) -> None:
+    """The last good configuration stays in use, and what is wrong is said where people look."""
+    operator = start_operator()
+    objects.create("web")
+    objects.wait_ready("web", tell=operator.log)
+    mark = audit.mark()
+    operator.config.write_text("defaultRegistry: artifacts\nregistries: {artifacts: {registryUrl: 'ftp://r'}}")
+    eventually(lambda: operator.metrics().get(INVALID) == 1, tell=operator.log)
+    assert "registries.artifacts.registryUrl: scheme 'ftp' is not supported" in operator.log()
+    operator.config.unlink()
+    eventually(lambda: operator.metrics().get(INVALID) == 2, tell=operator.log)
+    objects.create("later")
+    objects.wait_ready("later", tell=operator.log)
+    assert [write for write in audit.writes(mark) if write.endswith("/web")] == []
+    operator.configure(operator_config(cluster.registry_url, timings={"probeInterval": "1s"}))
+    good = 'artifact_repository_config_loads_total{result="good"}'
+    eventually(lambda: operator.metrics().get(good) == 1, tell=operator.log)
+
+
+def test_another_registry_needs_no_restart(
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator
+) -> None:
+    """An object that named it too early goes on by itself."""
+    operator = start_operator()
+    objects.create("early", {"registry": "later"})
+    objects.wait("early", lambda o: ready(o) == ("False", "UnknownRegistry"), tell=operator.log)
+    config = operator_config(cluster.registry_url)
+    config["registries"]["later"] = {"registryUrl": cluster.registry_url}
+    operator.configure(config)
+    objects.wait("early", is_ready, tell=operator.log)
+
+
+def _has_uri(uri: str, object_: Object) -> bool:
+    return bool(object_["status"]["uri"] == uri)
