@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
@@ -34,6 +35,9 @@ LATEST: Final = "latest"
 
 _SHORT_WINDOW: Final = 2
 """Most round trips between the last question and the push of the marker."""
+
+_SHORT_TIME: Final = 1.0
+"""Longest time between the two, in seconds: a process that was frozen in between has to ask again."""
 
 _NO_CROSS_ACCOUNT_ACCESS: Final = "a local artifact registry knows no accounts to share a repository between"
 
@@ -321,8 +325,9 @@ class LocalArtifactRegistry:
 
     async def _create(self, path: str) -> tuple[Origin, bool]:
         """Push the marker to where nothing was a moment ago; return what is there then, and whether it was pushed."""
+        asked = time.monotonic()
         trips = await self._client.put_blob(path, marker.CONFIG, marker.CONFIG_DIGEST, mount_from=self._mount_source)
-        if trips > _SHORT_WINDOW:
+        if trips > _SHORT_WINDOW or time.monotonic() - asked > _SHORT_TIME:
             seen = await self._look(path)
             if seen is not None:
                 return seen, False

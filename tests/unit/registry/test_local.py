@@ -475,3 +475,20 @@ async def test_any_name(name: str) -> None:
         for request in fake.requests:
             assert request.url.raw_path.decode().startswith(f"/v2/{path}/")
             assert request.url.host == "localhost"
+
+
+async def test_who_was_frozen_asks_again(fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+    """Between question and push lies more than a second, in which a user pushes: the image is seen, and stays."""
+    await registry.ensure_repository("warm")
+
+    async def push_meanwhile(request: httpx.Request) -> httpx.Response | None:
+        if request.method == "POST":
+            await asyncio.sleep(1.05)
+            store(fake, "artifacts/web", latest=IMAGE)
+        return None
+
+    fake.answer_instead = push_meanwhile
+    ensured = await registry.ensure_repository("web")
+    assert (ensured.origin, ensured.created) == (Origin.ADOPTED, False)
+    repository = fake.repositories["artifacts/web"]
+    assert repository.manifests[repository.tags["latest"]] == IMAGE
