@@ -41,7 +41,7 @@ def main() -> None:
     type=click.IntRange(1, 256),
     default=16,
     show_default=True,
-    help="How many objects are worked on at the same time.",
+    help="How many objects of one registry are worked on at the same time.",
 )
 @click.option(
     "--leader-elect/--no-leader-elect",

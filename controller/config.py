@@ -343,6 +343,6 @@ def _sentence(detail: ErrorDetails) -> str:
         message = "unknown field: check its spelling"
     elif detail["type"] == "missing":
         message = "required, but missing"
-    elif path.endswith("service"):
+    elif detail["type"] == "literal_error":  # `service` is the only such field
         message = "expected the Local variant: write service: local"
     return f"{path}: {message}" if path else message

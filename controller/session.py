@@ -27,7 +27,7 @@ from controller.references import RegistryHosting
 from controller.registry.connection import RequestRecord
 from controller.registry.local import LocalArtifactRegistry
 from controller.resource import ArtifactRepository
-from controller.target import resolve_target
+from controller.target import intended_registry
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Scope:
     Args:
         namespaces: The namespaces to watch; empty: all.
         label_selector: Restricts the objects that are watched; empty: no restriction.
-        concurrent: How many objects may be worked on at the same time.
+        concurrent: How many objects of one registry may be worked on at the same time.
     """
 
     namespaces: Sequence[str] = ()
@@ -94,6 +94,7 @@ class Session:
             metrics=metrics,
             outages=self,
         )
+        self._hosting = HostingFollower(api, changed=self._advertised, rng=rng)
         metrics.observe_registries(self._registries.failing_since)
 
     async def run(self, *, established: Callable[[bool], None], install_signal_handlers: Callable[[], None]) -> None:
@@ -103,8 +104,11 @@ class Session:
             established: Told whether the watch stands.
             install_signal_handlers: Puts back the process's own handlers, which kopf replaces.
         """
-        self._engine.start()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._hosting.run())
+            # An object that is looked at before its references can be known would be written twice.
+            await self._hosting.wait_for_first_look()
+            self._engine.start()
             group.create_task(self._watch_forever(established, install_signal_handlers))
             group.create_task(
                 resync_forever(
@@ -116,7 +120,6 @@ class Session:
                 )
             )
             group.create_task(self._follow_config())
-            group.create_task(HostingFollower(self._api, changed=self._advertised, rng=self._rng).run())
 
     async def stop(self, *, grace: float) -> None:
         """End what is left of the work.
@@ -142,7 +145,7 @@ class Session:
         return self._registries.config.timings.resync_interval.total_seconds()
 
     def _is_in(self, registry: ManagedRegistry, object_: ArtifactRepository) -> bool:
-        return resolve_target(object_, self._registries.config).registry == registry.name
+        return intended_registry(object_, self._registries.config) == registry.name
 
     async def _sweep(self, only: Callable[[ArtifactRepository], bool] | None = None) -> None:
         """Have all objects looked at; where they cannot be listed now, try until they can."""
@@ -183,23 +186,30 @@ class Session:
 
     async def _follow_config(self) -> None:
         """Take over each change of the configuration file; a bad one is told and the last good one kept."""
-        seen: bytes | None = await asyncio.to_thread(_read, self._config_file)
+        seen: bytes | None = None
+        wrong = ""
         while True:
             await asyncio.sleep(_LOOK_AT_FILE_EVERY)
             text = await asyncio.to_thread(_read, self._config_file)
-            if text == seen:
+            if text == seen and not wrong:  # what was wrong may be a file that it names, and be mended there
                 continue
             seen = text
             try:
                 config = await asyncio.to_thread(load_config, self._config_file)
+                if config != self._registries.config:
+                    self._registries.configure(config)
+                elif not wrong:
+                    continue
             except ConfigError as error:
-                logger.error("The changed configuration is not used, the last good one is kept: %s", error)  # noqa: TRY400
-                self._metrics.config_loads.labels("invalid").inc()
-                self._events.about_operator(EventType.WARNING, "InvalidConfiguration", str(error))
+                if str(error) != wrong:
+                    wrong = str(error)
+                    logger.error("The changed configuration is not used, the last good one is kept: %s", wrong)  # noqa: TRY400
+                    self._metrics.config_loads.labels("invalid").inc()
+                    self._events.about_operator(EventType.WARNING, "InvalidConfiguration", wrong)
                 continue
+            wrong = ""
             logger.info("The configuration has changed; registries: %s", ", ".join(sorted(config.registries)))
             self._metrics.config_loads.labels("good").inc()
-            self._registries.configure(config)
             await self._engine.reconfigured()
             await self._sweep()
 
@@ -209,8 +219,6 @@ class Session:
         await self._sweep()
 
     def _connect(self, name: str, binding: RegistryBinding) -> LocalArtifactRegistry:
-        if binding.tls is not None and binding.tls.insecure_skip_verify:
-            logger.warning("Registry '%s': certificates are not checked (tls.insecureSkipVerify)", name)
         return LocalArtifactRegistry(name, binding, on_request=functools.partial(self._count_request, name))
 
     def _count_request(self, registry: str, record: RequestRecord) -> None:

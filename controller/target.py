@@ -42,6 +42,17 @@ class Refusal:
     repository_name: str | None
 
 
+def intended_registry(repository: ArtifactRepository, config: OperatorConfig) -> str:
+    """Return the binding name of the registry that an object means, configured or not.
+
+    Args:
+        repository: The object.
+        config: The operator's configuration.
+    """
+    kept = repository.status.get("registry") if repository.status.get("uri") else None
+    return repository.registry or kept or config.default_registry
+
+
 def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Target | Refusal:
     """Return the repository that an object means.
 
@@ -54,7 +65,7 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
         config: The operator's configuration.
     """
     status = repository.status if repository.status.get("uri") else {}
-    registry = repository.registry or status.get("registry") or config.default_registry
+    registry = intended_registry(repository, config)
     binding = config.registries.get(registry)
     if binding is None:
         known = ", ".join(sorted(config.registries))

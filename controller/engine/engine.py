@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
+from collections.abc import Hashable
 from datetime import timedelta
+from functools import partial
+from math import inf
 from typing import Final
 
 from controller.engine.outage import OutageKeeper, OutageObserver
@@ -16,6 +20,7 @@ from controller.engine.registries import RegistryPool
 from controller.errors import Conflict, KubernetesError, ObjectGone
 from controller.metrics import Metrics
 from controller.resource import ArtifactRepository, ConditionType, Key
+from controller.target import intended_registry
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +45,7 @@ class Engine:
         store: Where the newest state of an object is read when ours turns out to be old.
         clock: The time.
         rng: Source of all jitter.
-        concurrent: How many objects may be worked on at the same time.
+        concurrent: How many objects of one registry may be worked on at the same time.
         metrics: Where is counted.
         outages: Who is told of outages.
     """
@@ -63,11 +68,16 @@ class Engine:
         self._clock = clock
         self._concurrent = concurrent
         self._metrics = metrics
-        self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(newer=ArtifactRepository.is_newer_than, rng=rng)
+        self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(
+            newer=ArtifactRepository.is_newer_than, rng=rng, lane=self._lane
+        )
         self._outages = OutageKeeper(registries=registries, clock=clock, expedite=self._expedite, observer=outages)
         self._ready: dict[Key, str] = {}
         self._heard: dict[Key, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: Counter[Hashable] = Counter()
+        self._full: set[Hashable] = set()
+        """Lanes in which as many objects are worked on as may be: a registry that hangs fills only its own."""
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
         metrics.observe_queue(lambda: self._queue.depth, self._ready.values)
@@ -84,6 +94,7 @@ class Engine:
             grace: How long they may take, in seconds.
         """
         self._running = False
+        self._metrics.observe_queue(lambda: 0, tuple)  # another replica counts them from now on
         if self._timer is not None:
             self._timer.cancel()
         await self._outages.stop()
@@ -115,17 +126,22 @@ class Engine:
         self._queue.add(repository.key, repository, now=now, priority=priority)
         self._pump()
 
-    def enqueue_later(self, repository: ArtifactRepository, delay: float) -> None:
+    def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
         """Have an object looked at within a time, unless it is to be looked at anyway.
+
+        One that was looked at since the list was begun is left alone: its state in the list may be older than ours.
 
         Args:
             repository: A state of it.
             delay: Seconds from now.
+            listed: When the list that shows it was begun, on the clock's monotonic time; infinite: it is no old state.
         """
         if repository.deleting:
             self.forget(repository.key)
             return
         now = self._clock.monotonic()
+        if self._heard.get(repository.key, 0.0) > listed:
+            return
         self._heard[repository.key] = now
         self._queue.add_after(repository.key, repository, delay, now=now)
         self._arm_timer()
@@ -156,25 +172,32 @@ class Engine:
         """Start as many reconciles as there are free places and ready keys."""
         if not self._running:
             return
-        while len(self._tasks) < self._concurrent:
-            work = self._queue.take(now=self._clock.monotonic())
-            if work is None:
-                break
+        while (work := self._queue.take(now=self._clock.monotonic(), full=self._full)) is not None:
             task = asyncio.create_task(self._process(work))
             self._tasks.add(task)
-            task.add_done_callback(self._landed)
+            task.add_done_callback(partial(self._landed, work.lane))
+            self._busy[work.lane] += 1
+            if self._busy[work.lane] >= self._concurrent:
+                self._full.add(work.lane)
         self._arm_timer()
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _landed(self, lane: Hashable, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._busy[lane] -= 1
+        self._full.discard(lane)
         self._pump()
+
+    def _lane(self, repository: ArtifactRepository) -> Hashable:
+        """Return the name of the registry that an object means; None where it is not configured."""
+        name = intended_registry(repository, self._registries.config)
+        return name if name in self._registries else None
 
     def _arm_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         due = self._queue.next_due()
-        if due is not None and self._running and len(self._tasks) < self._concurrent:
+        if due is not None and self._running:
             delay = max(0.0, due - self._clock.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
 
@@ -205,7 +228,9 @@ class Engine:
         repository, key = result.repository, result.repository.key
         now = self._clock.monotonic()
         after = None if result.after is None else result.after.total_seconds() + _MARGIN
-        self._ready[key] = str(repository.condition(ConditionType.READY).get("status", "Unknown"))
+        if key in self._heard:  # it may have been forgotten while in flight
+            self._ready[key] = str(repository.condition(ConditionType.READY).get("status", "Unknown"))
+            self._heard[key] = now
         self._count(result)
         match result.next:
             case Next.SETTLED:

@@ -21,9 +21,6 @@ from controller.errors import RegistryUnavailable
 FAILURES_TO_CLOSE: Final = 3
 """Failures in a row that close the gate: one may be chance, and after a few each more is only load."""
 
-MAX_RETRY_AFTER: Final = 300.0
-"""Longest ``Retry-After`` that is obeyed, in seconds: a registry must not be able to switch the operator off."""
-
 
 class GateState(StrEnum):
     """See the module's picture."""
@@ -86,7 +83,7 @@ class RegistryGate:
         self._failures += 1
         if self.failing_since is None:
             self.failing_since = now
-        asked_to_wait = min(error.retry_after or 0.0, MAX_RETRY_AFTER)
+        asked_to_wait = error.retry_after or 0.0  # which the client has bounded
         if self.state is GateState.CLOSED:
             # A request that was under way when the gate closed; it may still ask for more patience.
             self.next_probe = max(self.next_probe or 0.0, now + asked_to_wait)
@@ -117,7 +114,7 @@ class RegistryGate:
         """
         if self.state is GateState.CLOSED:
             self.last_failure = error
-            self.next_probe = now + max(self._jittered_interval(), min(error.retry_after or 0.0, MAX_RETRY_AFTER))
+            self.next_probe = now + max(self._jittered_interval(), error.retry_after or 0.0)
 
     def _jittered_interval(self) -> float:
         return self.probe_interval * self._rng.uniform(0.5, 1.5)

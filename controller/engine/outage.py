@@ -157,8 +157,12 @@ class OutageKeeper:
         await asyncio.sleep(max(0.0, wait))
         if gate.state is not GateState.CLOSED:
             return
+        patience = self._patience_left(registry)
         try:
-            await registry.client.ping()
+            async with asyncio.timeout(patience if 0 < patience < inf else None):
+                await registry.client.ping()
+        except TimeoutError:
+            return  # it hangs: the outage is told of first, then it is asked again
         except RegistryUnavailable as error:
             gate.probe_failed(error, now=self._clock.monotonic())
         except RegistryError:

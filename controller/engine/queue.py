@@ -6,6 +6,7 @@ constructor argument), so that its promises are tested without sleeping:
 * a key is in the queue once, and in flight at most once; what arrives meanwhile is looked at afterwards;
 * the newest state of a key wins, whatever the order in which states arrive;
 * create and update overtake resume and resync, which still get their share;
+* keys of one lane wait for their own lane only: where one is full, the others go on;
 * failures back off per key, exponentially, with full jitter and a cap, and are forgotten on success;
 * what is remembered is bounded by the number of keys.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
@@ -73,6 +74,28 @@ class _Entry(Generic[T]):
     failing_since: float | None = None
     added: float = 0.0
     """When it last became ready."""
+    lane: Hashable = None
+    """Where it last became ready."""
+
+
+class _Lane(Generic[K]):
+    """The ready keys of one lane."""
+
+    def __init__(self) -> None:
+        self.ready: dict[Priority, OrderedDict[K, None]] = {priority: OrderedDict() for priority in Priority}
+        self._high_in_a_row = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ready.values()))
+
+    def pop(self) -> K:
+        """Return the next key; there must be one."""
+        high, low = self.ready[Priority.HIGH], self.ready[Priority.LOW]
+        if high and not (low and self._high_in_a_row >= _LOW_SHARE):
+            self._high_in_a_row += 1
+            return high.popitem(last=False)[0]
+        self._high_in_a_row = 0
+        return low.popitem(last=False)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +107,14 @@ class Work(Generic[K, T]):
         item: Its newest state.
         failing_since: Time of the first of its failures in a row; None where the last try succeeded.
         waited: How long it was ready before it was taken, in seconds.
+        lane: The lane that it was taken from.
     """
 
     key: K
     item: T
     failing_since: float | None
     waited: float
+    lane: Hashable
 
 
 class WorkQueue(Generic[K, T]):
@@ -98,18 +123,26 @@ class WorkQueue(Generic[K, T]):
     Args:
         newer: Tells whether the first of two states of a key is newer than the second.
         rng: Source of the jitter.
+        lane: Tells the lane of a state; there must be few.
     """
 
-    def __init__(self, *, newer: Callable[[T, T], bool], rng: random.Random) -> None:
+    def __init__(
+        self,
+        *,
+        newer: Callable[[T, T], bool],
+        rng: random.Random,
+        lane: Callable[[T], Hashable] = lambda _: None,
+    ) -> None:
         self._newer = newer
         self._rng = rng
+        self._lane = lane
         self._entries: dict[K, _Entry[T]] = {}
-        self._ready: dict[Priority, OrderedDict[K, None]] = {priority: OrderedDict() for priority in Priority}
+        self._lanes: dict[Hashable, _Lane[K]] = {}
+        """Those with ready keys; the first one is served next."""
         self._timers: list[tuple[float, int, K]] = []
         self._sequence = 0
         self._in_flight = 0
         self._waiting = 0
-        self._high_in_a_row = 0
 
     def __len__(self) -> int:
         """Return the number of keys known: ready, waiting and in flight."""
@@ -124,7 +157,7 @@ class WorkQueue(Generic[K, T]):
     @property
     def depth(self) -> int:
         """The number of keys that are ready to be taken."""
-        return sum(map(len, self._ready.values()))
+        return sum(map(len, self._lanes.values()))
 
     @property
     def in_flight(self) -> int:
@@ -150,10 +183,11 @@ class WorkQueue(Generic[K, T]):
             entry.priority = min(entry.priority, priority) if entry.again else priority
             entry.again, entry.forgotten = True, False
             return
-        if key in self._ready[entry.priority]:
+        lane = self._lanes.get(entry.lane)
+        if lane is not None and key in lane.ready[entry.priority]:
             if priority < entry.priority:
-                del self._ready[entry.priority][key]
-                self._ready[priority][key] = None
+                del lane.ready[entry.priority][key]
+                lane.ready[priority][key] = None
                 entry.priority = priority
             return
         if entry.due is not None:
@@ -189,26 +223,26 @@ class WorkQueue(Generic[K, T]):
             self._waiting -= 1
             self._make_ready(key, entry, Priority.LOW, now)
 
-    def take(self, *, now: float) -> Work[K, T] | None:
+    def take(self, *, now: float, full: Container[Hashable] = ()) -> Work[K, T] | None:
         """Return the next key and mark it as in flight; None where none is ready.
 
         Args:
             now: The time, in seconds.
+            full: The lanes to leave alone.
         """
         self._wake(now)
-        high, low = self._ready[Priority.HIGH], self._ready[Priority.LOW]
-        if high and not (low and self._high_in_a_row >= _LOW_SHARE):
-            key, _ = high.popitem(last=False)
-            self._high_in_a_row += 1
-        elif low:
-            key, _ = low.popitem(last=False)
-            self._high_in_a_row = 0
-        else:
+        names = [name for name in self._lanes if name not in full]
+        if not names:
             return None
+        name = names[0]
+        lane = self._lanes.pop(name)
+        key = lane.pop()
+        if lane:
+            self._lanes[name] = lane  # behind the others
         entry = self._entries[key]
         entry.in_flight = True
         self._in_flight += 1
-        return Work(key, entry.item, entry.failing_since, now - entry.added)
+        return Work(key, entry.item, entry.failing_since, now - entry.added, name)
 
     def done(self, key: K, item: T, *, now: float) -> None:
         """End a key's flight: it is well, and forgotten unless it was asked for meanwhile.
@@ -274,9 +308,12 @@ class WorkQueue(Generic[K, T]):
             entry.forgotten, entry.again = True, False
             return
         del self._entries[key]
-        self._ready[entry.priority].pop(key, None)
         if entry.due is not None:
             self._waiting -= 1
+        elif lane := self._lanes.get(entry.lane):
+            lane.ready[entry.priority].pop(key, None)
+            if not lane:
+                del self._lanes[entry.lane]
 
     def next_due(self) -> float | None:
         """Return when the next waiting key becomes ready; None where none waits."""
@@ -307,7 +344,10 @@ class WorkQueue(Generic[K, T]):
         entry.due, entry.again, entry.forgotten = None, False, False
         entry.priority = priority
         entry.added = now
-        self._ready[priority][key] = None
+        entry.lane = self._lane(entry.item)
+        if entry.lane not in self._lanes:
+            self._lanes[entry.lane] = _Lane()
+        self._lanes[entry.lane].ready[priority][key] = None
 
     def _wait(self, key: K, entry: _Entry[T], due: float) -> None:
         entry.due = due

@@ -167,14 +167,17 @@ class Reconciler:
             turn = self._pacer.wait(repository.key, now=self._clock.monotonic())
             if turn > 0:
                 patch, after, next_ = None, timedelta(seconds=turn), Next.WAIT
+        waits = next_ is Next.WAIT and registry is not None and registry.gate.state is not GateState.OPEN
         if patch is not None:
             repository = await self._store.patch_status(repository, patch)
+        if waits and registry is not None and registry.gate.state is GateState.OPEN:
+            next_, waits = Next.RETRY, False  # it came back while that was written, and nobody would tell the object
         return Result(
             repository=repository,
             outcome=outcome,
             next=next_,
             registry=target.registry if registry else None,
-            parked=next_ is Next.WAIT and registry is not None and registry.gate.state is not GateState.OPEN,
+            parked=waits,
             after=after,
             written=patch is not None,
             recreated=recreated,
@@ -200,7 +203,9 @@ class Reconciler:
             raise
         else:
             gate.succeeded()
-            recreated = ensured.created and known is not None
+            # Where the address has changed, the old repository is where it was.
+            same_place = repository.status.get("uri") == f"{registry.addresses.uri}/{target.path}"
+            recreated = ensured.created and known is not None and same_place
             if recreated:
                 self._events.about_object(
                     repository,

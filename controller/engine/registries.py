@@ -75,16 +75,24 @@ class RegistryPool:
 
         Args:
             config: The new configuration.
+
+        Raises:
+            ConfigError: A registry's client cannot be made of it; everything is as it was.
         """
-        before, self._registries, self.config = self._registries, {}, config
+        probe_interval = config.timings.probe_interval.total_seconds()
+        before, after = self._registries, {}
         for name, binding in config.registries.items():
             known = before.get(name)
             if known is not None and known.binding == binding:
-                known.gate.probe_interval = config.timings.probe_interval.total_seconds()
-                self._registries[name] = before.pop(name)
+                after[name] = known
             else:
-                self._registries[name] = self._make(name, binding)
-        self._retired.extend(registry.client for registry in before.values())
+                gate = RegistryGate(probe_interval=probe_interval, rng=self._rng)
+                addresses = resolve_addresses(binding, None)
+                after[name] = ManagedRegistry(name, binding, self._connect(name, binding), gate, addresses)
+        self._registries, self.config = after, config
+        self._retired.extend(known.client for name, known in before.items() if after.get(name) is not known)
+        for registry in self:
+            registry.gate.probe_interval = probe_interval
         self._resolve_addresses()
 
     def advertise(self, hosting: RegistryHosting) -> None:
@@ -106,12 +114,6 @@ class RegistryPool:
         self._retired.extend(registry.client for registry in self)
         self._registries = {}
         await self.close_retired()
-
-    def _make(self, name: str, binding: RegistryBinding) -> ManagedRegistry:
-        gate = RegistryGate(probe_interval=self.config.timings.probe_interval.total_seconds(), rng=self._rng)
-        return ManagedRegistry(
-            name, binding, self._connect(name, binding), gate, resolve_addresses(binding, self._advertised(name))
-        )
 
     def _resolve_addresses(self) -> None:
         for registry in self:

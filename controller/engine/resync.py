@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from controller.engine.ports import Clock, ObjectStore
@@ -26,8 +27,8 @@ class ResyncSink(Protocol):
         """Have an object looked at as soon as possible."""
         ...
 
-    def enqueue_later(self, repository: ArtifactRepository, delay: float) -> None:
-        """Have an object looked at within a time, unless it is to be looked at anyway."""
+    def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
+        """Have an object looked at within a time, unless it is to be or was looked at since it was listed."""
         ...
 
     def forget_unseen(self, seen: set[Key], *, since: float) -> None:
@@ -48,8 +49,8 @@ async def resync_forever(
         rng: Source of jitter.
     """
 
-    def enqueue_later(object_: ArtifactRepository) -> None:
-        sink.enqueue_later(object_, rng.uniform(0, interval() * _SPREAD))
+    def enqueue_later(object_: ArtifactRepository, listed: float) -> None:
+        sink.enqueue_later(object_, rng.uniform(0, interval() * _SPREAD), listed=listed)
 
     while True:
         await asyncio.sleep(interval() * rng.uniform(0.9, 1.1))
@@ -78,7 +79,7 @@ async def sweep(
         KubernetesError: They cannot be listed.
     """
 
-    def enqueue(object_: ArtifactRepository) -> None:
+    def enqueue(object_: ArtifactRepository, _: float) -> None:
         if only is None or only(object_):
             sink.enqueue(object_, Priority.LOW)
 
@@ -86,13 +87,13 @@ async def sweep(
 
 
 async def _take_stock(
-    sink: ResyncSink, store: ObjectStore, clock: Clock, see: Callable[[ArtifactRepository], None]
+    sink: ResyncSink, store: ObjectStore, clock: Clock, see: Callable[[ArtifactRepository, float], None]
 ) -> None:
-    """See every object once, and forget those that are not there any more."""
+    """See every object once, with the time at which the list was begun; forget those that are not there any more."""
     begun = clock.monotonic()
     seen: set[Key] = set()
     async for page in store.list_pages():
         for object_ in page:
             seen.add(object_.key)
-            see(object_)
+            see(object_, begun)
     sink.forget_unseen(seen, since=begun)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 _PATH: Final = f"/api/v1/namespaces/{HOSTING_NAMESPACE}/configmaps"
 _ONLY_IT: Final = {"fieldSelector": f"metadata.name={HOSTING_NAME}"}
+_FIRST_LOOK: Final = 5.0
+"""Longest time that the operator waits for the first answer, in seconds."""
+
 _NAMED: Final = f"ConfigMap {HOSTING_NAMESPACE}/{HOSTING_NAME}"
 
 
@@ -41,6 +45,13 @@ class HostingFollower:
         self._pauses = Pauses(rng)
         self._known: RegistryHosting | None = None
         self._said = ""
+        self._looked = asyncio.Event()
+
+    async def wait_for_first_look(self) -> None:
+        """Return once it is known what is advertised, or that this cannot be known now; after some seconds anyway."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_LOOK):
+                await self._looked.wait()
 
     async def run(self) -> None:
         """Follow it until cancelled."""
@@ -52,6 +63,7 @@ class HostingFollower:
                     self._say(f"{_NAMED} may not be read, so references come from elsewhere: {error}")
                 elif error.status != HTTPStatus.GONE:
                     self._say(f"{_NAMED} cannot be read, trying again: {error}")
+            self._looked.set()
             await asyncio.sleep(self._pauses.next())
 
     async def _follow(self) -> None:
@@ -62,6 +74,7 @@ class HostingFollower:
             self._say(f"{_NAMED} is not there: what it would tell comes from registryUrl")
         for item in answer["items"]:
             await self._see(item)
+        self._looked.set()
         query = _ONLY_IT | {"resourceVersion": answer["metadata"]["resourceVersion"]}
         async for kind, item in self._api.watch(_PATH, query=query):
             if kind == "DELETED":

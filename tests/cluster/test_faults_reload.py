@@ -9,6 +9,7 @@ mended                            | taken over
 """
 
 import functools
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.cluster.harness import Audit, Object, Objects, condition, is_ready, o
 pytestmark = pytest.mark.cluster
 
 INVALID = 'artifact_repository_config_loads_total{result="invalid"}'
+GOOD = 'artifact_repository_config_loads_total{result="good"}'
 
 
 def test_changed_references_are_rewritten(
@@ -65,8 +67,25 @@ def test_a_mistake_costs_nothing(
     objects.wait_ready("later", tell=operator.log)
     assert [write for write in audit.writes(mark) if write.endswith("/web")] == []
     operator.configure(operator_config(cluster.registry_url, timings={"probeInterval": "1s"}))
-    good = 'artifact_repository_config_loads_total{result="good"}'
-    eventually(lambda: operator.metrics().get(good) == 1, tell=operator.log)
+    eventually(lambda: operator.metrics().get(GOOD) == 1, tell=operator.log)
+
+
+def test_a_ca_bundle_that_is_not_there_yet(
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator, tmp_path: Path
+) -> None:
+    """A file that the configuration names belongs to it: told once, and taken over when it is there."""
+    operator = start_operator()
+    config = operator_config(cluster.registry_url)
+    bundle = tmp_path / "ca.crt"
+    config["registries"]["secure"] = {"registryUrl": "https://127.0.0.1:1", "tls": {"caFile": str(bundle)}}
+    operator.configure(config)
+    eventually(lambda: operator.metrics().get(INVALID) == 1, tell=operator.log)
+    assert str(bundle) in operator.log()
+    objects.create("web")
+    objects.wait_ready("web", tell=operator.log)
+    bundle.write_bytes(cluster.ca_file.read_bytes())
+    eventually(lambda: operator.metrics().get(GOOD) == 1, tell=operator.log)
+    assert operator.metrics().get(INVALID) == 1
 
 
 def test_another_registry_needs_no_restart(

@@ -94,6 +94,24 @@ def test_references_follow_the_advertisement(
     assert audit.writes(mark) == []
 
 
+def test_a_restart_waits_for_the_advertisement(
+    objects: Objects, start_operator: StartOperator, hosting: Hosting, audit: Audit
+) -> None:
+    """The operator knows what is advertised before it looks at the first object: a restart costs not one write."""
+    hosting.advertise("host: localhost:5001")
+    operator = start_operator()
+    for number in range(10):
+        objects.create(f"web-{number}")
+    for number in range(10):
+        assert host(objects.wait_ready(f"web-{number}", tell=operator.log)) == "localhost:5001"
+    operator.process.stop()
+    mark = audit.mark()
+    operator = start_operator()
+    verified = 'artifact_repository_reconciles_total{result="verified"}'
+    eventually(lambda: operator.metrics().get(verified, 0) >= 10, tell=operator.log)
+    assert audit.writes(mark) == []
+
+
 def test_other_registries_do_not_follow_it(
     cluster: DevCluster, objects: Objects, start_operator: StartOperator, hosting: Hosting
 ) -> None:

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from controller.config import Timings
+from controller.config import RegistryBinding, Timings
 from controller.engine.queue import Priority
 from controller.engine.resync import resync_forever
 from controller.errors import (
     AccessDenied,
     AuthenticationFailed,
+    BindingConfigInvalid,
     KubernetesError,
     KubernetesUnavailable,
     NameRefused,
@@ -22,7 +23,7 @@ from controller.errors import (
     TLSVerificationFailed,
 )
 from controller.resource import ConditionType, Key
-from tests.unit.engine.world import World
+from tests.unit.engine.world import MemoryRegistry, World
 from tests.unit.objects import make_config
 
 pytestmark = [pytest.mark.looptime]
@@ -85,6 +86,35 @@ async def test_a_vanished_repository_is_made_again_and_told(world: World) -> Non
         == 1
     )
     assert world.store.writes == [key]
+
+
+async def test_a_registry_that_moved_is_no_drift(world: World) -> None:
+    """At another address the repository is made, and nothing had vanished."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    world.registry.repositories.clear()
+    world.pool.configure(make_config({"artifacts": {"registryUrl": "http://elsewhere:5000"}}))
+    await world.engine.reconfigured()
+    await world.sweep()
+    await asyncio.sleep(1)
+    assert world.store.read(key).status["uri"] == "elsewhere:5000/artifacts/team/web"
+    assert world.events.seen == []
+
+
+async def test_a_configuration_that_cannot_be_used_changes_nothing(world: World) -> None:
+    """A registry's client cannot be made: the others stay as they are, and so does the configuration."""
+    before = world.pool.config
+
+    def refuse(name: str, binding: RegistryBinding) -> MemoryRegistry:
+        raise BindingConfigInvalid(name, binding.registry_url)
+
+    world.pool._connect = refuse
+    with pytest.raises(BindingConfigInvalid):
+        world.pool.configure(make_config({"artifacts": URL, "new": {"registryUrl": "http://new:5000"}}))
+    assert world.pool.config is before
+    key = world.put("web")
+    await asyncio.sleep(1)
+    assert world.ready(key) == ("True", "RepositoryReady")
 
 
 async def test_an_edited_status_is_healed(world: World) -> None:

@@ -221,6 +221,16 @@ def test_waiting_time_is_measured(queue: WorkQueue[str, int]) -> None:
     assert take(queue, 5).waited == 2
 
 
+def test_a_full_lane_holds_nobody_else_up() -> None:
+    """Keys of a lane that takes no more stay where they are; those of other lanes are handed out in turn."""
+    queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, rng=random.Random(1), lane=lambda item: item % 2)
+    for key, item in (("odd", 1), ("even", 2), ("odd too", 3), ("even too", 4)):
+        queue.add(key, item, now=0)
+    assert [queue.take(now=0, full={1}).key for _ in range(2)] == ["even", "even too"]  # type: ignore[union-attr]
+    assert queue.take(now=0, full={1}) is None
+    assert [take(queue).key for _ in range(2)] == ["odd", "odd too"]
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Random use, against a model of what has to be true."""
 
