@@ -14,7 +14,7 @@ import random
 import signal
 import socket
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -126,22 +126,28 @@ class Operator:
 
     async def _work_while_leading(self, events: EventRecorder) -> None:
         namespace = self._options.lease_namespace or _own_namespace()
+        # A connection of its own: what renews waits neither behind the work nor for one after the other of its
+        # connections that died without a word.
+        api = KubernetesApi(connections=1)
         elector = LeaderElector(
-            self._api,
+            api,
             namespace=namespace,
             name=LEASE_NAME,
             identity=f"{socket.gethostname()}_{uuid.uuid4()}",
             rng=self._rng,
         )
         self._metrics.observe_leader(lambda: elector.is_leader)
-        while not self._stopping.is_set():
-            logger.info("Waiting for the Lease %s/%s", namespace, LEASE_NAME)
-            self._set_not_ready(None)  # standing by is what a second replica is for
-            await self._unless_stopping(elector.acquire())
-            if not self._stopping.is_set():
-                await elector.lead(lambda: self._work(events))
+        try:
+            while not self._stopping.is_set():
+                logger.info("Waiting for the Lease %s/%s", namespace, LEASE_NAME)
+                self._set_not_ready(None)  # standing by is what a second replica is for
+                await self._unless_stopping(elector.acquire())
+                if not self._stopping.is_set():
+                    await elector.lead(lambda: self._work(events, may_write=elector.holds))
+        finally:
+            await api.close()
 
-    async def _work(self, events: EventRecorder) -> None:
+    async def _work(self, events: EventRecorder, *, may_write: Callable[[], bool] = lambda: True) -> None:
         """Work until the process is to stop, and end in order; cancelled, at once, when leadership is lost."""
         self._set_not_ready("waiting for the API server")
         await self._unless_stopping(self._wait_for_access())
@@ -153,6 +159,7 @@ class Operator:
             config=self._config,
             api=self._api,
             events=events,
+            may_write=may_write,
             metrics=self._metrics,
             clock=self._clock,
             rng=self._rng,

@@ -17,9 +17,9 @@ from controller.engine.ports import Clock, EventRecorder, EventType
 from controller.engine.reconciler import Reconciler
 from controller.engine.registries import ManagedRegistry, RegistryPool
 from controller.engine.resync import resync_forever, sweep
-from controller.errors import ConfigError, KubernetesError
+from controller.errors import ConfigError, KubernetesError, KubernetesUnavailable
 from controller.kube.api import KubernetesApi
-from controller.kube.edge import watch
+from controller.kube.edge import STEADY, watch
 from controller.kube.hosting import HostingFollower
 from controller.metrics import Metrics
 from controller.pauses import Pauses
@@ -59,6 +59,7 @@ class Session:
         config: What was read from it last and could be used.
         api: The API server.
         events: Where is told what status does not keep.
+        may_write: Tells whether this process still may; asked again before each step of a reconcile.
         metrics: Where is counted.
         clock: The time.
         rng: Source of all jitter.
@@ -72,6 +73,7 @@ class Session:
         config: OperatorConfig,
         api: KubernetesApi,
         events: EventRecorder,
+        may_write: Callable[[], bool],
         metrics: Metrics,
         clock: Clock,
         rng: random.Random,
@@ -80,12 +82,15 @@ class Session:
         self._config_file = config_file
         self._api = api
         self._events = events
+        self._may_write = may_write
         self._metrics = metrics
         self._clock = clock
         self._rng = rng
         self._registries = RegistryPool(config, connect=self._connect, rng=rng)
         self._engine = Engine(
-            reconciler=Reconciler(registries=self._registries, store=api, events=events, clock=clock),
+            reconciler=Reconciler(
+                registries=self._registries, store=api, events=events, clock=clock, check=self._check_leadership
+            ),
             registries=self._registries,
             store=api,
             clock=clock,
@@ -163,25 +168,22 @@ class Session:
         self, established: Callable[[bool], None], install_signal_handlers: Callable[[], None]
     ) -> None:
         pauses = Pauses(self._rng)
-
-        def tell(stands: bool) -> None:
-            if stands:
-                pauses.reset()
-            established(stands)
-
         logger.info("Watching ArtifactRepository objects in %s", ", ".join(self._scope.namespaces) or "all namespaces")
         while True:
+            begun = self._clock.monotonic()
             try:
                 await watch(
                     self._engine,
                     namespaces=self._scope.namespaces,
                     label_selector=self._scope.label_selector,
-                    established=tell,
+                    established=established,
                     install_signal_handlers=install_signal_handlers,
                 )
             except Exception as error:  # noqa: BLE001 - whatever ended the watch, it has to go on
                 logger.warning("The watch ended and is started again: %s", error)
             established(False)
+            if self._clock.monotonic() - begun >= STEADY:
+                pauses.reset()
             await asyncio.sleep(pauses.next())
 
     async def _follow_config(self) -> None:
@@ -224,6 +226,11 @@ class Session:
     def _count_request(self, registry: str, record: RequestRecord) -> None:
         self._metrics.registry_requests.labels(registry, record.method, record.code).inc()
         self._metrics.registry_request_duration.labels(registry).observe(record.seconds)
+        self._check_leadership()  # what is asked next may be a write
+
+    def _check_leadership(self) -> None:
+        if not self._may_write():
+            raise KubernetesUnavailable("this process does not lead any more")
 
 
 def _read(path: Path) -> bytes | None:

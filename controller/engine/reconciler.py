@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -125,13 +126,23 @@ class Reconciler:
         store: Where status is written.
         events: Where is told what status does not keep.
         clock: The time.
+        check: Called before status is written; raises KubernetesError where that is not this process's to do any more.
     """
 
-    def __init__(self, *, registries: RegistryPool, store: ObjectStore, events: EventRecorder, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        registries: RegistryPool,
+        store: ObjectStore,
+        events: EventRecorder,
+        clock: Clock,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._registries = registries
         self._store = store
         self._events = events
         self._clock = clock
+        self._check = check
         self._pacer = WritePacer(rate=FAILURE_WRITES_PER_SECOND)
 
     def forget(self, key: Key) -> None:
@@ -169,6 +180,7 @@ class Reconciler:
                 patch, after, next_ = None, timedelta(seconds=turn), Next.WAIT
         waits = next_ is Next.WAIT and registry is not None and registry.gate.state is not GateState.OPEN
         if patch is not None:
+            self._check()
             repository = await self._store.patch_status(repository, patch)
         if waits and registry is not None and registry.gate.state is GateState.OPEN:
             next_, waits = Next.RETRY, False  # it came back while that was written, and nobody would tell the object

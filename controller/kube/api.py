@@ -6,9 +6,9 @@ Responses stay JSON: the generated models would be made and taken apart again fo
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -17,6 +17,8 @@ from kubernetes.aio.client import ApiClient
 from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, ObjectGone
 from controller.kube.access import load_configuration
 from controller.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION, ArtifactRepository, Key
+
+T = TypeVar("T")
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=70)
@@ -52,7 +54,7 @@ class KubernetesApi:
 
     async def get(self, key: Key) -> ArtifactRepository:
         """Return the newest state of an object (see :class:`controller.engine.ports.ObjectStore`)."""
-        return ArtifactRepository.from_body(await self.request("GET", _object_path(key)))
+        return _parsed(ArtifactRepository.from_body, await self.request("GET", _object_path(key)))
 
     async def patch_status(self, repository: ArtifactRepository, patch: Mapping[str, Any]) -> ArtifactRepository:
         """Merge ``patch`` into the status of exactly the version that was read; return the new version.
@@ -65,7 +67,7 @@ class KubernetesApi:
         answer = await self.request(
             "PATCH", f"{_object_path(repository.key)}/status", body=body, content_type=MERGE_PATCH
         )
-        return ArtifactRepository.from_body(answer)
+        return _parsed(ArtifactRepository.from_body, answer)
 
     async def list_pages(self) -> AsyncIterator[Sequence[ArtifactRepository]]:
         """Return all objects that this operator watches, page by page."""
@@ -74,9 +76,8 @@ class KubernetesApi:
             while True:
                 query = {"limit": str(_PAGE), "continue": token, "labelSelector": self._label_selector}
                 answer = await self.request("GET", path, query={k: v for k, v in query.items() if v})
-                # Items of a list carry neither kind nor apiVersion; nothing here needs them.
-                yield [ArtifactRepository.from_body(item) for item in answer["items"]]
-                token = answer["metadata"].get("continue", "")
+                page, token = _parsed(_page, answer)
+                yield page
                 if not token:
                     break
 
@@ -223,6 +224,19 @@ def involved_object(repository: ArtifactRepository) -> dict[str, str]:
         "uid": repository.uid,
         "resourceVersion": repository.resource_version,
     }
+
+
+def _page(answer: Mapping[str, Any]) -> tuple[Sequence[ArtifactRepository], str]:
+    """Return the objects of one page of a list, and what leads to the next one; items have no kind and apiVersion."""
+    return [ArtifactRepository.from_body(item) for item in answer["items"]], answer["metadata"].get("continue", "")
+
+
+def _parsed(parse: Callable[[Mapping[str, Any]], T], answer: Mapping[str, Any]) -> T:
+    """Return what an answer means; it may come from something else than an API server."""
+    try:
+        return parse(answer)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise KubernetesUnavailable("what was answered is no object of the API server") from error
 
 
 def _object_path(key: Key) -> str:

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 _INACTIVITY: Final = 70.0
 """Seconds without any event, the API server's bookmarks (one a minute) included, after which a watch is opened anew."""
 
+STEADY: Final = 10.0
+"""A watch that has stood for so many seconds is no sign of trouble: when it ends, the next one is opened at once."""
+
 
 class ObjectSink(Protocol):
     """Who is told of objects: the engine."""
@@ -126,21 +129,56 @@ def _registry(sink: ObjectSink, established: Callable[[bool], None]) -> kopf.Ope
 def _watch_trace(established: Callable[[bool], None], pauses: Pauses) -> aiohttp.TraceConfig:
     """Return what tells from kopf's requests whether the watch stands; kopf itself does not tell."""
     trace = aiohttp.TraceConfig()
+    pace = _WatchPace()
+
+    async def started(_session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
+        if "watch" in params.url.query:
+            await pace.wait(params.url.path)
 
     async def answered(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
         if PLURAL in params.url.path:
             if params.response.ok:
                 pauses.reset()
-            if not params.response.ok or "watch" in params.url.query:
-                established(params.response.ok)
+            if not params.response.ok:
+                established(False)
+            elif "watch" in params.url.query:
+                pace.accepted(params.url.path)
+                established(True)
 
     async def failed(_session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
         if PLURAL in params.url.path:
             established(False)
 
+    trace.on_request_start.append(started)
     trace.on_request_end.append(answered)
     trace.on_request_exception.append(failed)
     return trace
+
+
+class _WatchPace:
+    """Keeps kopf from opening watch after watch where each is accepted and ends at once.
+
+    After a request that failed kopf pauses; after a watch that ended it does not.
+    """
+
+    def __init__(self) -> None:
+        self._accepted: dict[str, float] = {}
+        self._pauses: dict[str, Pauses] = {}
+
+    def accepted(self, path: str) -> None:
+        """Note that the API server has accepted a watch."""
+        self._accepted[path] = asyncio.get_running_loop().time()
+
+    async def wait(self, path: str) -> None:
+        """Return when another watch of this path may be opened."""
+        since = self._accepted.pop(path, None)
+        if since is None:
+            return
+        if asyncio.get_running_loop().time() - since >= STEADY:
+            self._pauses.pop(path, None)
+            return
+        pauses = self._pauses.setdefault(path, Pauses(random.Random()))  # noqa: S311 - jitter, not a secret
+        await asyncio.sleep(pauses.next())
 
 
 def _settings(label_selector: str) -> kopf.OperatorSettings:

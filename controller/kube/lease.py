@@ -25,6 +25,9 @@ from controller.kube.api import KubernetesApi
 
 logger = logging.getLogger(__name__)
 
+_TRIES: Final = 3
+"""How many tries that get no answer fit into the renew deadline: one dead connection must not cost leadership."""
+
 _RELEASED_DURATION: Final = 1
 """leaseDurationSeconds of a Lease that was given back, as client-go writes it."""
 
@@ -82,6 +85,14 @@ class LeaderElector:
         while not await self._try("take"):  # noqa: ASYNC110 - another process decides when this changes
             await asyncio.sleep(self._pause())
 
+    def holds(self) -> bool:
+        """Tell whether the Lease is surely held at this moment.
+
+        A process that was frozen wakes with the answers to its last requests in its sockets, and goes on from them
+        before any timer tells it that its time is over. Who is about to write asks here.
+        """
+        return self.is_leader and asyncio.get_running_loop().time() < self._renewed + self._timings.renew_deadline
+
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do ``work`` while the Lease, which has just been acquired, is held; give it back when the work ends.
 
@@ -126,9 +137,13 @@ class LeaderElector:
         """Take or renew the Lease if that is possible now."""
         started = asyncio.get_running_loop().time()
         try:
-            if not await self._write_if_ours_to_write(started):
-                return False
+            async with asyncio.timeout(self._timings.renew_deadline / _TRIES):
+                if not await self._write_if_ours_to_write(started):
+                    return False
         except Conflict:
+            return False
+        except TimeoutError:
+            logger.warning("Could not %s the Lease %s: no answer in time", what, self._name)
             return False
         except KubernetesError as error:
             logger.warning("Could not %s the Lease %s: %s", what, self._name, error)
