@@ -135,6 +135,7 @@ class Operator:
             name=LEASE_NAME,
             identity=f"{socket.gethostname()}_{uuid.uuid4()}",
             rng=self._rng,
+            clock=self._clock,
         )
         self._metrics.observe_leader(lambda: elector.is_leader)
         try:

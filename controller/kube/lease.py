@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
+from controller.engine.ports import Clock
 from controller.errors import Conflict, KubernetesError, ObjectGone
 from controller.kube.api import KubernetesApi
 
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 _TRIES: Final = 3
 """How many tries that get no answer fit into the renew deadline: one dead connection must not cost leadership."""
+
+_MARGIN: Final = 0.05
+"""Added to the wait for another candidate's Lease to expire, in seconds, so as not to come a rounding error early."""
 
 _RELEASED_DURATION: Final = 1
 """leaseDurationSeconds of a Lease that was given back, as client-go writes it."""
@@ -57,6 +61,8 @@ class LeaderElector:
         identity: What distinguishes this candidate from all others, also from its own past.
         timings: How leadership passes.
         rng: Source of jitter.
+        clock: The time. The event loop's own stands still during one round of callbacks, and with them the knowledge
+            of having been frozen.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class LeaderElector:
         name: str,
         identity: str,
         rng: random.Random,
+        clock: Clock,
         timings: LeaseTimings | None = None,
     ) -> None:
         self._api = api
@@ -75,15 +82,21 @@ class LeaderElector:
         self._identity = identity
         self._timings = timings or LeaseTimings()
         self._rng = rng
+        self._clock = clock
         self._seen: tuple[object, float] | None = None
         """The Lease's spec as last seen to change, and when that was on our clock."""
-        self._renewed = 0.0
+        self._free_at: float | None = None
+        """When the Lease of another candidate expires on our clock; None where nobody else holds it."""
+        self._renewed = self._surely_until = 0.0
         self.is_leader = False
 
     async def acquire(self) -> None:
         """Return once this candidate holds the Lease."""
-        while not await self._try("take"):  # noqa: ASYNC110 - another process decides when this changes
-            await asyncio.sleep(self._pause())
+        while not await self._try("take"):
+            pause = self._pause()
+            if self._free_at is not None:
+                pause = min(pause, max(0.0, self._free_at - asyncio.get_running_loop().time()) + _MARGIN)
+            await asyncio.sleep(pause)
 
     def holds(self) -> bool:
         """Tell whether the Lease is surely held at this moment.
@@ -91,7 +104,7 @@ class LeaderElector:
         A process that was frozen wakes with the answers to its last requests in its sockets, and goes on from them
         before any timer tells it that its time is over. Who is about to write asks here.
         """
-        return self.is_leader and asyncio.get_running_loop().time() < self._renewed + self._timings.renew_deadline
+        return self.is_leader and self._clock.monotonic() < self._surely_until
 
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do ``work`` while the Lease, which has just been acquired, is held; give it back when the work ends.
@@ -135,7 +148,10 @@ class LeaderElector:
 
     async def _try(self, what: str) -> bool:
         """Take or renew the Lease if that is possible now."""
-        started = asyncio.get_running_loop().time()
+        started, surely_until = (
+            asyncio.get_running_loop().time(),
+            self._clock.monotonic() + self._timings.renew_deadline,
+        )
         try:
             async with asyncio.timeout(self._timings.renew_deadline / _TRIES):
                 if not await self._write_if_ours_to_write(started):
@@ -149,7 +165,7 @@ class LeaderElector:
             logger.warning("Could not %s the Lease %s: %s", what, self._name, error)
             return False
         # Counted from before the request: others count from when they see the result of it.
-        self._renewed = started
+        self._renewed, self._surely_until = started, surely_until
         return True
 
     async def _write_if_ours_to_write(self, now: float) -> bool:
@@ -167,10 +183,12 @@ class LeaderElector:
         spec = lease.get("spec") or {}
         if self._seen is None or self._seen[0] != spec:
             self._seen = (spec, now)
+        self._free_at = None
         holder = spec.get("holderIdentity")
         if holder and holder != self._identity:
             expires = self._seen[1] + float(spec.get("leaseDurationSeconds") or 0)
             if now < expires:
+                self._free_at = expires
                 return False
         lease["spec"] = self._spec(spec)
         await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)

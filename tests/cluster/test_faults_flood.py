@@ -21,7 +21,7 @@ from devcluster.cluster import DevCluster
 from tests.cluster import harness
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import OPERATOR_NAMESPACE, Objects, OperatorProcess, is_ready
+from tests.cluster.harness import FULL, OPERATOR_NAMESPACE, Objects, OperatorProcess, is_ready
 from tests.cluster.proxy import Action, Answer, Cut, FaultProxy, Late, Swallow
 
 pytestmark = pytest.mark.cluster
@@ -133,6 +133,7 @@ def test_a_list_that_is_none(body: str, objects: Objects, start_operator: StartO
     assert operator.process.pid == pid
 
 
+@pytest.mark.skipif(not FULL, reason="takes the 30 seconds of a request's timeout: FAULTS=full")
 def test_writes_that_hang_are_given_up(objects: Objects, start_operator: StartOperator, api_proxy: FaultProxy) -> None:
     """A status PATCH is swallowed, another one carried out but answered too late: tried again, written once."""
     operator = start_operator(server=api_proxy.url)

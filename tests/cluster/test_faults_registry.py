@@ -7,6 +7,7 @@ a blip of seconds                     | nothing is written to Ready objects
 429 with Retry-After, both forms      | not asked again before the time
 a broken connection, a lost answer    | tried again; the repository is made once
 nonsense for an answer                | said so; nothing is made of it
+it answers, but takes no pushes       | the table for new objects; few tries
 one registry hangs                    | objects of another one are served as ever
 1,000 objects, a long outage          | three writes an object, one pair of events; memory and CPU stay low
 """
@@ -81,8 +82,8 @@ def outages(mended: DevCluster, registry_proxy: FaultProxy) -> Mapping[str, Outa
 
 @pytest.mark.parametrize(
     ("outage", "restarted"),
-    [("stopped", False), ("frozen", False), ("503", False), ("stopped", True), ("503", True)],
-    ids=["stopped", "frozen", "503", "stopped-restarted", "503-restarted"],
+    [("stopped", True), ("frozen", False), ("503", False)],
+    ids=["stopped-restarted", "frozen", "503"],
 )
 def test_status_through_a_long_outage(
     outage: str,
@@ -108,7 +109,7 @@ def test_status_through_a_long_outage(
             # Three of them, since a gate closes after three failures, and one that hangs takes 15 seconds to fail.
             objects.create_many(["new", "new-1", "new-2"])
             waiting = objects.wait("new", lambda o: row(o) == WAITING, within=25, tell=operator.log)
-            unknown = objects.wait("old", lambda o: row(o) == UNKNOWN, within=45, tell=operator.log)
+            unknown = objects.wait("old", lambda o: row(o) == UNKNOWN, within=8, tell=operator.log)
             if restarted:
                 operator.process.stop()
                 operator = start_operator(config)
@@ -247,6 +248,24 @@ def test_a_registry_that_hangs_does_not_slow_another_one(
     objects.wait_all(is_ready, within=30, tell=operator.log)
 
 
+def test_a_registry_that_takes_no_pushes(
+    registry_proxy: FaultProxy, objects: Objects, start_operator: StartOperator
+) -> None:
+    """A full disk: reads are answered, pushes are not. New objects go through the table's rows, by few tries."""
+    timings = {**SHORT, "progressDeadline": "4s"}
+    operator = start_operator(operator_config(registry_proxy.url, timings=timings))
+    begun = time.monotonic()
+    with registry_proxy.rule("POST", "", Answer(507)) as pushes, History(objects) as history:
+        objects.create_many(f"new-{number}" for number in range(10))
+        for number in range(10):
+            objects.wait(f"new-{number}", lambda o: condition(o, "Stalled"), tell=operator.log)
+        assert pushes.seen < 20 + 5 * (time.monotonic() - begun)
+    for number in range(10):
+        assert [one for one in history.rows(f"new-{number}") if one != "None None"] == [WAITING, STALLED]
+        objects.patch(f"new-{number}", {"metadata": {"annotations": {"artifacts.alien.dev/requestedAt": "mended"}}})
+    objects.wait_all(is_ready, tell=operator.log)
+
+
 @pytest.mark.timeout(240)
 def test_a_long_outage_with_many_objects(
     registry_proxy: FaultProxy, objects: Objects, start_operator: StartOperator, audit: Audit, api: Api
@@ -273,7 +292,7 @@ def test_a_long_outage_with_many_objects(
     registry_proxy.listen()
     objects.wait_all(is_ready, within=40, tell=operator.log)
     assert operator.resident_bytes() < memory + (20 << 20)
-    assert idle < 0.15
+    assert idle < 0.1
 
     def told() -> list[Object] | None:
         events: list[Object] = api.must("GET", f"/api/v1/namespaces/{objects.namespace}/events")["items"]

@@ -75,13 +75,13 @@ def test_a_refused_write_is_tried_again(
 def test_a_write_that_goes_on_failing_is_no_flood(
     objects: Objects, start_operator: StartOperator, api_proxy: FaultProxy
 ) -> None:
-    """Twenty objects that cannot be written for ten seconds: few tries each, ever fewer; all Ready after it."""
+    """Twenty objects that cannot be written for six seconds: few tries each, ever fewer; all Ready after it."""
     operator = start_operator(server=api_proxy.url)
     with api_proxy.rule("PATCH", "/status", refusal(500)) as rule:
         objects.create_many(f"repo-{number}" for number in range(20))
-        time.sleep(5)
+        time.sleep(3)
         early = rule.seen
-        time.sleep(5)
+        time.sleep(3)
         late = rule.seen - early
     assert late < early < 20 * 10
     objects.wait_all(is_ready, within=40, tell=operator.log)

@@ -330,6 +330,20 @@ async def test_a_write_that_fails_is_tried_again(world: World, error: Kubernetes
     assert world.store.writes == [key]
 
 
+async def test_who_may_not_write_any_more_does_not() -> None:
+    """Asked between the registry's answer and the write: nothing is written, and the object is not lost."""
+    world = World()
+    world.may_write = False
+    key = world.put("web")
+    await asyncio.sleep(10)
+    assert world.registry.asked
+    assert world.store.writes == []
+    world.may_write = True
+    await asyncio.sleep(60)
+    assert world.store.writes == [key]
+    await world.engine.stop(grace=0)
+
+
 async def test_a_foreign_condition_added_in_between_survives(world: World) -> None:
     """Somebody writes between our decision and our write: the newest state is read, and decided on anew."""
     foreign = {"type": "example.com/X", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t"}

@@ -174,11 +174,14 @@ class World:
         self.store = MemoryStore()
         self.events = ListEvents()
         self.metrics = Metrics()
+        self.may_write = True
         self.registries: dict[str, MemoryRegistry] = {}
         rng = random.Random(1)
         self.pool = RegistryPool(config or make_config(), connect=self._connect, rng=rng)
         self.engine = Engine(
-            reconciler=Reconciler(registries=self.pool, store=self.store, events=self.events, clock=self.clock),
+            reconciler=Reconciler(
+                registries=self.pool, store=self.store, events=self.events, clock=self.clock, check=self._check
+            ),
             registries=self.pool,
             store=self.store,
             clock=self.clock,
@@ -197,6 +200,10 @@ class World:
     def _connect(self, name: str, binding: RegistryBinding) -> MemoryRegistry:
         assert binding.registry_url
         return self.registries.setdefault(name, MemoryRegistry())
+
+    def _check(self) -> None:
+        if not self.may_write:
+            raise KubernetesError("not the leader")
 
     def put(self, name: str, spec: Mapping[str, Any] | None = None) -> Key:
         """Create or change an object, and have the watch tell of it."""
