@@ -107,6 +107,9 @@ class RegistryUnavailable(RegistryError):
         status: The HTTP status of the answer; None where there was none.
         retry_after: Seconds that the registry asked to wait (``Retry-After``), where it did.
         codes: The specification's error codes in the answer's body.
+
+    Attributes:
+        pushing: Whether it is only a push that was answered so, by a registry that answers questions (full disk).
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class RegistryUnavailable(RegistryError):
     ) -> None:
         super().__init__(message, status=status, codes=codes)
         self.retry_after = retry_after
+        self.pushing = False
 
 
 class TLSVerificationFailed(RegistryUnavailable):

@@ -138,7 +138,7 @@ class Session:
     async def outage_lasts(self, registry: ManagedRegistry) -> None:
         """Tell the world of an outage that is no blip (see :class:`controller.engine.outage.OutageObserver`)."""
         patience = self._registries.config.timings.unavailable_after
-        message = f"{registry.described} has not answered for {patience}: {registry.gate.last_failure}"
+        message = f"{registry.described} has been failing for {patience}: {registry.gate.last_failure}"
         self._events.about_operator(EventType.WARNING, "RegistryUnavailable", message)
         await self._sweep(only=functools.partial(self._is_in, registry))
 

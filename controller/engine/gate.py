@@ -7,7 +7,8 @@ dead one does not slow another one down::
                                     ▲                            │
                                     └───────(it failed)──────────┘
 
-The trial is there because a registry may answer ``GET /v2/`` and still fail every write (full disk).
+The trial is there because a registry may answer ``GET /v2/`` and still fail every push (full disk). As long as nothing
+but pushes has failed, requests that only verify are admitted all the same, and tell nothing about pushes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class RegistryGate:
         self._rng = rng
         self._failures = 0
         self._trial_running = False
+        self._only_pushes_fail = False
         self.state = GateState.OPEN
         self.failing_since: float | None = None
         """Time of the first failure since the last success, in seconds."""
@@ -50,22 +52,33 @@ class RegistryGate:
         self.next_probe: float | None = None
         """When to probe next; None unless closed."""
 
-    def admits(self) -> bool:
-        """Tell whether a request may be made now; a True while in trial takes the one place there is."""
+    def admits(self, *, verifying: bool) -> bool:
+        """Tell whether a request may be made now; a True while in trial takes the one place there is.
+
+        Args:
+            verifying: Whether it is expected to push nothing.
+        """
+        if verifying and self._only_pushes_fail:
+            return True
         if self.state is GateState.TRIAL and not self._trial_running:
             self._trial_running = True
             return True
         return self.state is GateState.OPEN
 
-    def succeeded(self) -> bool:
+    def succeeded(self, *, verifying: bool) -> bool:
         """Note that the registry did what it was asked.
+
+        Args:
+            verifying: Whether nothing was pushed.
 
         Returns:
             Whether this opened the gate.
         """
+        if verifying and self._only_pushes_fail:
+            return False
         opened = self.state is not GateState.OPEN
         self.state = GateState.OPEN
-        self._failures, self._trial_running = 0, False
+        self._failures, self._trial_running, self._only_pushes_fail = 0, False, False
         self.failing_since = self.last_failure = self.next_probe = None
         return opened
 
@@ -81,6 +94,9 @@ class RegistryGate:
         """
         self.last_failure = error
         self._failures += 1
+        if self._only_pushes_fail and not error.pushing:
+            self._failures, self.failing_since = 1, None  # another trouble, which begins now
+        self._only_pushes_fail = error.pushing and (self._only_pushes_fail or self.failing_since is None)
         if self.failing_since is None:
             self.failing_since = now
         asked_to_wait = error.retry_after or 0.0  # which the client has bounded
@@ -114,6 +130,7 @@ class RegistryGate:
         """
         if self.state is GateState.CLOSED:
             self.last_failure = error
+            self._only_pushes_fail = False
             self.next_probe = now + max(self._jittered_interval(), error.retry_after or 0.0)
 
     def _jittered_interval(self) -> float:

@@ -129,7 +129,7 @@ class OutageKeeper:
                 self._expedite(next(iter(waiting)))
                 await asyncio.sleep(_TRIAL_PAUSE)
             case GateState.TRIAL:
-                registry.gate.succeeded()  # nobody is there to try; the probe has to do
+                registry.gate.succeeded(verifying=False)  # nobody is there to try; the probe has to do
             case GateState.OPEN if waiting:
                 for key in list(islice(waiting, _RELEASED_AT_ONCE)):
                     self.unpark(key)

@@ -199,22 +199,28 @@ class Reconciler:
         self, repository: ArtifactRepository, target: Target, registry: ManagedRegistry, failing_for: timedelta
     ) -> tuple[Outcome, Next, bool]:
         gate = registry.gate
-        if not gate.admits():
-            return self._waiting(registry, target), Next.WAIT, False
         known = _known_origin(repository, target)
+        verifying = known is not None
+        if not gate.admits(verifying=verifying):
+            return self._waiting(registry, target), Next.WAIT, False
         try:
             ensured = await registry.client.ensure_repository(target.repository_name, known_origin=known)
         except RegistryUnavailable as error:
             gate.failed(error, now=self._clock.monotonic())
-            outcome, next_ = self._explain(registry, target, error, failing_for), Next.RETRY
+            # Behind a closed gate it goes on with the others, not when its own backoff is over.
+            next_ = Next.RETRY if gate.state is GateState.OPEN else Next.WAIT
+            outcome = self._explain(registry, target, error, failing_for)
         except RegistryError as error:
-            gate.succeeded()  # it answers; that this answer is no good concerns this object
+            gate.succeeded(verifying=verifying)  # it answers; that this answer is no good concerns this object
             outcome, next_ = self._explain(registry, target, error, failing_for), Next.RETRY_SLOWLY
         except BaseException:
-            gate.released()
+            if not verifying:
+                gate.released()
             raise
         else:
-            gate.succeeded()
+            gate.succeeded(verifying=not ensured.created)
+            if not verifying:
+                gate.released()  # it may have found somebody's tags, which tells nothing about pushes
             # Where the address has changed, the old repository is where it was.
             same_place = repository.status.get("uri") == f"{registry.addresses.uri}/{target.path}"
             recreated = ensured.created and known is not None and same_place

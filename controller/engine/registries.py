@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from controller.config import OperatorConfig, RegistryBinding
-from controller.engine.gate import RegistryGate
+from controller.engine.gate import GateState, RegistryGate
 from controller.engine.ports import RepositoryRegistry
 from controller.references import RegistryAddresses, RegistryHosting, resolve_addresses
 
@@ -67,8 +67,11 @@ class RegistryPool:
         return iter(self._registries.values())
 
     def failing_since(self) -> dict[str, float | None]:
-        """Return since when each registry fails, on the clock's monotonic time; None where it does not."""
-        return {registry.name: registry.gate.failing_since for registry in self}
+        """Return since when each registry that is not asked fails, on the monotonic time; None for the others."""
+        return {
+            registry.name: None if registry.gate.state is GateState.OPEN else registry.gate.failing_since
+            for registry in self
+        }
 
     def configure(self, config: OperatorConfig) -> None:
         """Follow a configuration; registries that did not change keep their connections and their gate.

@@ -9,13 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from controller.config import RegistryBinding, parse_binding
-from controller.errors import InvalidNameError, OperationNotSupported, RegistryError, ResourceNotFound
+from controller.errors import (
+    InvalidNameError,
+    OperationNotSupported,
+    RegistryError,
+    RegistryUnavailable,
+    ResourceNotFound,
+)
 from controller.names import join_path
 from controller.registry import marker
 from controller.registry.answers import NAME_UNKNOWN
@@ -326,12 +332,16 @@ class LocalArtifactRegistry:
     async def _create(self, path: str) -> tuple[Origin, bool]:
         """Push the marker to where nothing was a moment ago; return what is there then, and whether it was pushed."""
         asked = time.monotonic()
-        trips = await self._client.put_blob(path, marker.CONFIG, marker.CONFIG_DIGEST, mount_from=self._mount_source)
+        with _pushing():
+            trips = await self._client.put_blob(
+                path, marker.CONFIG, marker.CONFIG_DIGEST, mount_from=self._mount_source
+            )
         if trips > _SHORT_WINDOW or time.monotonic() - asked > _SHORT_TIME:
             seen = await self._look(path)
             if seen is not None:
                 return seen, False
-        await self._client.put_manifest(path, LATEST, marker.MANIFEST, marker.MANIFEST_MEDIA_TYPE)
+        with _pushing():
+            await self._client.put_manifest(path, LATEST, marker.MANIFEST, marker.MANIFEST_MEDIA_TYPE)
         self._mount_source = path
         _log.debug("pushed the marker to %s", path)
         return Origin.CREATED, True
@@ -356,3 +366,13 @@ class _Writers:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.count = 0
+
+
+@contextmanager
+def _pushing() -> Iterator[None]:
+    """Mark an error as a push's: the question before it was answered, so questions still are."""
+    try:
+        yield
+    except RegistryUnavailable as error:
+        error.pushing = error.status is not None and error.retry_after is None
+        raise

@@ -219,13 +219,22 @@ async def test_recovery_goes_step_by_step(world: World) -> None:
 
 
 async def test_a_registry_that_answers_probes_but_no_writes(world: World) -> None:
-    """Full disk: each probe lets one object try, not all of them, and the outage goes on."""
-    world.registry.write_error = RegistryUnavailable("500: no space left on device", status=500)
+    """Full disk: each probe lets one object try, not all of them; Ready objects are verified, and not written."""
+    ready = [world.put(f"ready-{number}") for number in range(20)]
+    await asyncio.sleep(1)
+    error = world.registry.write_error = RegistryUnavailable("500: no space left on device", status=500)
+    error.pushing = True
     keys = [world.put(f"repo-{number}") for number in range(50)]
     await asyncio.sleep(20)
     asked = len(world.registry.asked)
     await asyncio.sleep(60)
     assert len(world.registry.asked) - asked < 60
+    for _ in range(20):
+        await world.sweep()
+        await asyncio.sleep(60)
+    assert all(world.store.writes.count(key) == 1 for key in ready)
+    assert {world.ready(key) for key in ready} == {("True", "RepositoryReady")}
+    assert all(world.has(key, STALLED) and world.store.writes.count(key) == 2 for key in keys)
     world.registry.write_error = None
     await asyncio.sleep(30)
     assert {world.ready(key) for key in keys} == {("True", "RepositoryReady")}

@@ -30,10 +30,10 @@ def test_a_few_failures_in_a_row_close_it(gate: RegistryGate) -> None:
     for _ in range(10):
         gate.failed(DOWN, now=0)
         gate.failed(DOWN, now=0)
-        gate.succeeded()
-    assert gate.admits()
+        gate.succeeded(verifying=False)
+    assert gate.admits(verifying=False)
     close(gate)
-    assert not gate.admits()
+    assert not gate.admits(verifying=False)
 
 
 def test_closing_is_told_once(gate: RegistryGate) -> None:
@@ -48,13 +48,13 @@ def test_it_remembers_since_when(gate: RegistryGate) -> None:
     close(gate, now=4)
     assert gate.failing_since == 3
     gate.probe_answered()
-    assert gate.admits()
+    assert gate.admits(verifying=False)
     gate.failed(DOWN, now=9)
     assert gate.state is GateState.CLOSED
     assert gate.failing_since == 3
     gate.probe_answered()
-    assert gate.admits()
-    assert gate.succeeded()
+    assert gate.admits(verifying=False)
+    assert gate.succeeded(verifying=False)
     assert gate.failing_since is None
 
 
@@ -65,7 +65,7 @@ def test_probes_are_jittered(gate: RegistryGate) -> None:
         close(gate, now=100)
         assert gate.next_probe is not None
         moments.add(gate.next_probe - 100)
-        gate.succeeded()
+        gate.succeeded(verifying=False)
     assert 2.5 <= min(moments) < 3.5
     assert 6.5 < max(moments) <= 7.5
 
@@ -75,18 +75,18 @@ def test_one_trial_before_all_go_on(gate: RegistryGate) -> None:
     close(gate)
     gate.probe_answered()
     assert gate.state is GateState.TRIAL
-    assert [gate.admits() for _ in range(3)] == [True, False, False]
-    assert gate.succeeded()
-    assert [gate.admits() for _ in range(3)] == [True, True, True]
+    assert [gate.admits(verifying=False) for _ in range(3)] == [True, False, False]
+    assert gate.succeeded(verifying=False)
+    assert [gate.admits(verifying=False) for _ in range(3)] == [True, True, True]
 
 
 def test_a_trial_that_told_nothing_makes_room_for_another(gate: RegistryGate) -> None:
     """A cancelled request does not keep the place for ever."""
     close(gate)
     gate.probe_answered()
-    assert gate.admits()
+    assert gate.admits(verifying=False)
     gate.released()
-    assert gate.admits()
+    assert gate.admits(verifying=False)
 
 
 def test_retry_after_is_obeyed(gate: RegistryGate) -> None:
@@ -107,10 +107,47 @@ def test_a_late_request_can_ask_for_more_patience(gate: RegistryGate) -> None:
 def test_a_success_that_comes_late_opens_it(gate: RegistryGate) -> None:
     """A request that was under way when the gate closed, and was answered: the registry is there."""
     close(gate)
-    assert gate.succeeded()
-    assert gate.admits()
+    assert gate.succeeded(verifying=False)
+    assert gate.admits(verifying=False)
     gate.probe_failed(DOWN, now=0)
-    assert gate.admits()
+    assert gate.admits(verifying=False)
+
+
+def full_disk() -> RegistryUnavailable:
+    """Return what a registry says to a push for which it has no place."""
+    error = RegistryUnavailable("507", status=507)
+    error.pushing = True
+    return error
+
+
+def test_while_only_pushes_fail_the_rest_goes_on(gate: RegistryGate) -> None:
+    """Verifying is admitted in every state, and neither opens the gate nor makes pushes look well."""
+    for _ in range(FAILURES_TO_CLOSE):
+        gate.succeeded(verifying=True)
+        gate.failed(full_disk(), now=0)
+    assert gate.state is GateState.CLOSED
+    assert gate.admits(verifying=True)
+    assert not gate.admits(verifying=False)
+    assert not gate.succeeded(verifying=True)
+    gate.probe_answered()
+    assert [gate.admits(verifying=True), gate.admits(verifying=False), gate.admits(verifying=False)] == [
+        True,
+        True,
+        False,
+    ]
+    assert gate.succeeded(verifying=False)
+    assert gate.admits(verifying=False)
+
+
+def test_when_questions_fail_too_that_outage_begins_then(gate: RegistryGate) -> None:
+    """Ready objects are patient from then on, not from the first push that failed, however long ago."""
+    gate.failed(full_disk(), now=0)
+    gate.failed(DOWN, now=100)
+    assert gate.failing_since == 100
+    gate.failed(full_disk(), now=101)
+    assert gate.failing_since == 100
+    gate.failed(DOWN, now=102)
+    assert not gate.admits(verifying=True)
 
 
 def test_the_pacer_spreads_writes() -> None:
