@@ -26,6 +26,8 @@ class Metrics:
         self.retries = self._counter("retries", "Reconciles that will be tried again after a backoff.")
         self.status_writes = self._counter("status_writes", "Writes of an object's status.")
         self.config_loads = self._counter("config_loads", "Changed configurations by result.", "result")
+        self.config_good = self._gauge("config_good", "1 while the configuration file is in use, 0 while it is wrong.")
+        self.config_good.set(1)
         self.drift_repairs = self._counter(
             "drift_repairs", "Repositories that had vanished and were made again.", "registry"
         )
@@ -39,6 +41,8 @@ class Metrics:
         self.registry_request_duration = self._histogram(
             "registry_request_duration_seconds", "How long a registry took to answer.", "registry"
         )
+        # Counters that alerts look at start with 0: a rise from nothing to 1 is none to Prometheus' increase().
+        self.reconciles.labels("defect")
         self._objects = _ObjectCollector()
         self.registry.register(self._objects)
         self._leader = self._gauge("leader", "1 while this process holds the Lease.")
@@ -59,6 +63,14 @@ class Metrics:
     def observe_leader(self, leads: Callable[[], bool]) -> None:
         """Read from its source whether this process holds the Lease."""
         self._leader.set_function(leads)
+
+    def expect_registry(self, name: str) -> None:
+        """Count from now on what happens in a registry.
+
+        Args:
+            name: The registry's name.
+        """
+        self.drift_repairs.labels(name)
 
     def observe_registries(self, failing_since: Callable[[], Mapping[str, float | None]]) -> None:
         """Read from their source which registries answer.

@@ -207,11 +207,13 @@ class Session:
                     wrong = str(error)
                     logger.error("The changed configuration is not used, the last good one is kept: %s", wrong)  # noqa: TRY400
                     self._metrics.config_loads.labels("invalid").inc()
+                    self._metrics.config_good.set(0)
                     self._events.about_operator(EventType.WARNING, "InvalidConfiguration", wrong)
                 continue
             wrong = ""
             logger.info("The configuration has changed; registries: %s", ", ".join(sorted(config.registries)))
             self._metrics.config_loads.labels("good").inc()
+            self._metrics.config_good.set(1)
             await self._engine.reconfigured()
             await self._sweep()
 
@@ -221,6 +223,7 @@ class Session:
         await self._sweep()
 
     def _connect(self, name: str, binding: RegistryBinding) -> LocalArtifactRegistry:
+        self._metrics.expect_registry(name)
         return LocalArtifactRegistry(name, binding, on_request=functools.partial(self._count_request, name))
 
     def _count_request(self, registry: str, record: RequestRecord) -> None:
