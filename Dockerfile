@@ -32,6 +32,8 @@ LABEL org.opencontainers.image.title="artifact-repository-controller" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/operator /opt/operator
+# The list of all that is in it, with hashes.
+COPY requirements/runtime.txt /opt/operator/requirements.txt
 ENV PATH=/opt/operator/bin:$PATH
 # By number, so that the kubelet can see that it is not root (runAsNonRoot); it needs no entry in /etc/passwd.
 USER 65532:65532

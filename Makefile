@@ -60,15 +60,22 @@ $(BIN)/.project: $(BIN)/.packages pyproject.toml
 
 # The image, and what is made from the code.
 CONTAINER_ENGINE ?= docker
-IMAGE ?= artifact-repository-controller:dev
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' controller/__init__.py)
+IMAGE ?= artifact-repository-controller:$(VERSION)
 BASE_IMAGE ?=
 KIND_CLUSTER ?= kind
-VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' controller/__init__.py)
 
-.PHONY: docs image kind-load
+.PHONY: docs manifests image kind-load chart
 
-docs: install ## Write the generated parts of docs/*.md anew
+docs: install ## Write the generated parts of the documentation, and the chart's schema, anew
 	@$(BIN)/python -m docs.generate
+
+manifests: install ## Write manifests/ anew from the chart
+	@$(BIN)/python -m devcluster manifests
+
+chart: install ## Pack the chart into dist/
+	@$(BIN)/python -m devcluster tool helm package charts/artifact-repository-controller --destination dist \
+		--version $(VERSION) --app-version $(VERSION)
 
 image: ## Build the operator's image (IMAGE=NAME:TAG, BASE_IMAGE=NAME, CONTAINER_ENGINE=podman)
 	$(CONTAINER_ENGINE) build --tag $(IMAGE) --build-arg VERSION=$(VERSION) \

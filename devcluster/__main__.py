@@ -1,11 +1,13 @@
 """``python -m devcluster``."""
 
+import os
 import sys
 
 import click
 
 from devcluster import demo as stage
 from devcluster.errors import DevClusterError, ToolUnavailable
+from devcluster.manifests import MANIFESTS, render
 from devcluster.progress import to_stderr
 from devcluster.signals import Interrupted, interruptible
 from devcluster.tools import Tool, announce, provide
@@ -34,6 +36,23 @@ def demo(*, once: bool, limit: float) -> None:
 def up() -> None:
     """Start the servers only, and say how to reach them."""
     stage.up()
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("name", type=click.Choice([tool.value for tool in Tool]))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def tool(name: str, arguments: tuple[str, ...]) -> None:
+    """Run one of the tools, such as helm or kubectl, with arguments of its own."""
+    binary = provide(Tool(name))
+    os.execv(binary, [str(binary), *arguments])  # noqa: S606 - the tool is ours
+
+
+@main.command()
+def manifests() -> None:
+    """Write manifests/ anew from the chart."""
+    for name, text in render().items():
+        (MANIFESTS / name).write_text(text, encoding="utf-8")
+        click.echo(f"manifests/{name}")
 
 
 @main.command()

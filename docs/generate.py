@@ -33,6 +33,7 @@ from controller.registry.protocol import Origin
 from controller.resource import ArtifactRepository, ConditionType, Key, Reason
 from controller.status import Failed, Outcome, Suspended, Verified, decide
 from controller.target import Target
+from docs import chart
 
 DOCS: Final = Path(__file__).parent
 MANIFESTS: Final = DOCS.parent / "manifests"
@@ -92,8 +93,9 @@ def fill(page: str) -> str:
 
 
 def main() -> None:
-    """Write all pages anew, and say which have changed."""
-    for path in sorted(DOCS.glob("*.md")):
+    """Write all pages and the chart's schema anew, and say which pages have changed."""
+    (chart.CHART / "values.schema.json").write_text(chart.schema(), encoding="utf-8")
+    for path in sorted([*DOCS.glob("*.md"), chart.CHART / "README.md"]):
         before = path.read_text(encoding="utf-8")
         after = fill(before)
         if after != before:
@@ -401,7 +403,27 @@ def columns() -> str:
     return table(["Column", "From", "Shown"], rows)
 
 
+# --- the chart's README
+
+
+def values() -> str:
+    """Return the chart's values."""
+    rows = ([_code(path), _code(default), text] for path, default, text in chart.values())
+    return table(["Value", "Default", "Meaning"], rows)
+
+
 # --- operations.md and security.md
+
+
+def alerts() -> str:
+    """Return the alerts in the chart, and what to do about each."""
+    rows = []
+    for rule in yaml.safe_load((chart.CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0][
+        "rules"
+    ]:
+        told = {name: re.sub(r"\{\{.*?\}\}", "…", text) for name, text in rule["annotations"].items()}
+        rows.append([_code(rule["alert"]), rule.get("for", "-"), told["summary"], told["description"]])
+    return table(["Alert", "After", "Means", "What to do"], rows)
 
 
 def metrics() -> str:
@@ -424,8 +446,12 @@ def metrics() -> str:
 
 def permissions() -> str:
     """Return what the operator's ServiceAccount may do."""
+    documents = list(yaml.safe_load_all((MANIFESTS / "rbac.yaml").read_text(encoding="utf-8")))
+    bound = {document["roleRef"]["name"] for document in documents if "roleRef" in document}
     rows = []
-    for role in yaml.safe_load_all((MANIFESTS / "rbac.yaml").read_text(encoding="utf-8")):
+    for role in documents:
+        if role["metadata"]["name"] not in bound:  # a role for people
+            continue
         where = role["metadata"].get("namespace")
         for rule in role.get("rules", ()):
             for resource in rule["resources"]:
@@ -436,6 +462,7 @@ def permissions() -> str:
 
 
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
+    "alerts": alerts,
     "columns": columns,
     "configuration": configuration,
     "fields": fields,
@@ -445,6 +472,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "reasons": reasons,
     "refusals": refusals,
     "states": states,
+    "values": values,
 }
 """All blocks by their names."""
 

@@ -25,7 +25,7 @@ from tests.cluster.harness import (
 )
 from tests.cluster.proxy import FaultProxy
 
-_AUDIT_POLICY = {
+AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
     "omitStages": ["RequestReceived", "ResponseStarted"],
@@ -45,7 +45,7 @@ def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(audit_log: Path) -> Iterator[DevCluster]:
     """Run a control plane with the operator's CRD and RBAC from manifests/, and a registry."""
     policy = audit_log.with_name("policy.yaml")
-    policy.write_text(yaml.safe_dump(_AUDIT_POLICY))
+    policy.write_text(yaml.safe_dump(AUDIT_POLICY))
     flags = [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
     with DevCluster(apiserver_flags=flags) as cluster:
         for name in ("crd", "namespace", "rbac"):

@@ -31,7 +31,7 @@ from controller.resource import API_VERSION, KIND, ConditionType
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "charts").glob("*/README.md")])
 SAMPLES = sorted((ROOT / "manifests").rglob("*.yaml"))
 CRD = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text())
 SCHEMA: Mapping[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -40,7 +40,7 @@ _CODE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def code(page: Path, language: str) -> list[str]:
@@ -170,7 +170,7 @@ def commands() -> Iterator[list[str]]:
     """Yield each command in the pages' shell blocks, without its comment."""
     for page in PAGES:
         for text in code(page, "sh"):
-            for line in text.splitlines():
+            for line in text.replace("\\\n", " ").splitlines():
                 if words := shlex.split(line, comments=True):
                     yield words
 

@@ -1,0 +1,71 @@
+"""A control plane of its own for the chart: nothing of the operator is in it but what a test installs."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from devcluster.cluster import DevCluster
+from devcluster.gotoolchain import go_toolchain
+from devcluster.progress import to_stderr
+from tests.charts.rendering import NAMESPACE
+from tests.cluster.conftest import AUDIT_POLICY
+from tests.cluster.harness import Api, Audit
+
+_PROMETHEUS_OPERATOR = Path(__file__).parent / "prometheus-operator"
+
+
+@pytest.fixture(scope="package")
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the API server notes each request."""
+    return tmp_path_factory.mktemp("audit") / "audit.log"
+
+
+@pytest.fixture(scope="package")
+def cluster(audit_log: Path) -> Iterator[DevCluster]:
+    """Run a control plane and a registry, with the namespaces that values and tests name."""
+    policy = audit_log.with_name("policy.yaml")
+    policy.write_text(yaml.safe_dump(AUDIT_POLICY))
+    flags = [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
+    with DevCluster(apiserver_flags=flags) as cluster:
+        for name in (NAMESPACE, "team-a", "team-b"):
+            cluster.kubectl("create", "namespace", name)
+        yield cluster
+
+
+@pytest.fixture(scope="package")
+def api(cluster: DevCluster) -> Iterator[Api]:
+    """Return the API server, as an administrator sees it."""
+    api = Api(cluster)
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="package")
+def audit(cluster: DevCluster, audit_log: Path) -> Audit:
+    """Return what the API server notes of each request."""
+    assert cluster.apiserver.running
+    return Audit(audit_log)
+
+
+@pytest.fixture(scope="package")
+def prometheus_operator(cluster: DevCluster) -> None:
+    """Install the Prometheus operator's CustomResourceDefinitions, from its Go module."""
+    go = go_toolchain("1.24.0", to_stderr)
+    answer = subprocess.run(
+        [go.command, "mod", "download", "-json", "github.com/prometheus-operator/prometheus-operator"],
+        cwd=_PROMETHEUS_OPERATOR,
+        env={**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=readonly", **go.environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    folder = Path(json.loads(answer.stdout)["Dir"]) / "example" / "prometheus-operator-crd"
+    for name in ("servicemonitors", "prometheusrules"):
+        cluster.kubectl("create", "-f", folder / f"monitoring.coreos.com_{name}.yaml")
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}.monitoring.coreos.com")

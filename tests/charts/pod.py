@@ -1,0 +1,96 @@
+"""The operator, run from a rendered Deployment as the kubelet would run it."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from devcluster.cluster import DevCluster
+from devcluster.process import Probe, ServerProcess, free_port
+from tests.charts.rendering import Document, only
+from tests.cluster.harness import ROOT
+
+PORT = "8080"
+
+
+class OperatorPod:
+    """An operator with just the arguments, files, environment and access that its Deployment gives it.
+
+    What a Pod has for its own is put somewhere else: its volumes below ``directory``, its port on loopback.
+
+    Args:
+        documents: What was rendered.
+        cluster: The cluster that it is installed in.
+        directory: For its files.
+        number: Which of the replicas it is.
+    """
+
+    def __init__(self, documents: Sequence[Document], cluster: DevCluster, directory: Path, *, number: int = 0) -> None:
+        deployment = only(documents, "Deployment")
+        namespace = deployment["metadata"]["namespace"]
+        spec = deployment["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        name = f"{deployment['metadata']['name']}-{number}"
+        self.name = name
+        self.address = f"127.0.0.1:{free_port()}"
+        self._folders: dict[str, Path] = {
+            mount["mountPath"]: directory / mount["name"] for mount in container["volumeMounts"]
+        }
+        self._mount(documents, spec, container)
+        downward = {"metadata.name": name, "metadata.namespace": namespace, "metadata.uid": f"uid-of-{name}"}
+        access = cluster.service_account_kubeconfig(namespace, spec["serviceAccountName"], timedelta(hours=1))
+        self.process = ServerProcess(
+            name,
+            [sys.executable, "-m", "controller", *(self._argument(argument) for argument in container["args"])],
+            probes=[Probe(f"http://{self.address}{container['readinessProbe']['httpGet']['path']}")],
+            log=directory / "operator.log",
+            directory=ROOT,
+            environment={
+                "KUBECONFIG": str(access),
+                "PYTHONWARNINGS": "error",
+                **{entry["name"]: _value(entry, downward) for entry in container["env"]},
+            },
+        )
+
+    def __enter__(self) -> Self:
+        self.process.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop(timeout=30)
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file, as the kubelet would write it."""
+        return self._folders["/etc/artifact-repository-controller"] / "config.yaml"
+
+    def log(self) -> str:
+        """Return the end of its log."""
+        return self.process.log_tail(40)
+
+    def metrics(self) -> str:
+        """Return its metrics."""
+        return httpx.get(f"http://{self.address}/metrics", trust_env=False).text
+
+    def _mount(self, documents: Sequence[Document], spec: Mapping[str, Any], container: Mapping[str, Any]) -> None:
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        for mount in container["volumeMounts"]:
+            folder = self._folders[mount["mountPath"]]
+            folder.mkdir(parents=True)
+            source = volumes[mount["name"]]
+            if "configMap" in source:
+                for file, text in only(documents, "ConfigMap", name=source["configMap"]["name"])["data"].items():
+                    (folder / file).write_text(text)
+
+    def _argument(self, argument: str) -> str:
+        for path, folder in self._folders.items():
+            argument = argument.replace(path, str(folder))
+        return argument.replace(f"--health-address=:{PORT}", f"--health-address={self.address}")
+
+
+def _value(entry: Mapping[str, Any], downward: Mapping[str, str]) -> str:
+    """Return the value of an environment variable."""
+    return str(entry["value"]) if "value" in entry else downward[entry["valueFrom"]["fieldRef"]["fieldPath"]]

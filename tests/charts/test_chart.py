@@ -1,0 +1,186 @@
+"""The chart by itself: what it renders, what it refuses, and that it agrees with what it is made from."""
+
+import itertools
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from controller import __version__, cli
+from controller.config import parse_config
+from devcluster import manifests
+from devcluster.manifests import CHART, MANIFESTS
+from docs import chart
+from tests.charts.rendering import CI_VALUES, FULL_NAME, KIND_VALUES, PRODUCTION_VALUES, helm, only, render
+
+ci_values = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+
+REGISTRY = ("--set", "config.registries.artifacts.registryUrl=http://kind-registry:5000")
+
+
+def test_one_version() -> None:
+    """Chart and operator have one version, and the image that a release pulls is the one that `make image` builds."""
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert about["version"] == about["appVersion"] == __version__
+    container = only(render(*REGISTRY), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == f"artifact-repository-controller:{__version__}"
+
+
+def test_manifests_are_up_to_date() -> None:
+    """manifests/ is what the chart renders: otherwise, `make manifests`."""
+    for name, text in manifests.render().items():
+        assert (MANIFESTS / name).read_text() == text, name
+
+
+def test_kustomization_is_complete() -> None:
+    """`kubectl apply -k manifests/` installs each of the rendered files, and the namespace that they are in."""
+    listed = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == sorted([*manifests.render(), "namespace.yaml"])
+
+
+def test_schema_is_up_to_date() -> None:
+    """values.schema.json follows values.yaml, the configuration's models and the command line: `make docs`."""
+    assert (CHART / "values.schema.json").read_text() == chart.schema()
+
+
+@ci_values
+def test_lint(values: Path) -> None:
+    """Helm finds nothing to warn of."""
+    assert "[WARNING]" not in helm("lint", "--strict", CHART, "--values", values)
+
+
+@ci_values
+def test_configuration(values: Path) -> None:
+    """The operator takes the rendered configuration, and it is the one that the values have."""
+    text = only(render("--values", values), "ConfigMap", name=_full_name(values))["data"]["config.yaml"]
+    assert parse_config(text) == parse_config(yaml.safe_dump(yaml.safe_load(values.read_text())["config"]))
+
+
+@ci_values
+def test_arguments(values: Path) -> None:
+    """The container's arguments are the operator's, and each file and folder that they name is mounted."""
+    container = only(render("--values", values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    command, *arguments = container["args"]
+    with cli.main.commands[command].make_context(command, list(arguments), resilient_parsing=False) as context:
+        given = context.params
+    assert given["leader_elect"]
+    (port,) = container["ports"]
+    assert given["health_address"] == f":{port['containerPort']}"
+    folders = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(given["config"].parent) in folders
+    config = parse_config(only(render("--values", values), "ConfigMap", name=_full_name(values))["data"]["config.yaml"])
+    for binding in config.registries.values():
+        files = [binding.tls.ca_file] if binding.tls else []
+        if binding.credentials and binding.credentials.basic:
+            files += [binding.credentials.basic.username_file, binding.credentials.basic.password_file]
+        assert {str(file.parent) for file in files if file} <= folders
+
+
+def test_every_value_reaches_something() -> None:
+    """Each value in values.yaml changes what is rendered, or is there to be looked at by another that does."""
+    templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
+    scoped = {"metrics.serviceMonitor", "metrics.prometheusRule", "metrics.dashboard"}
+    for path, _, _ in chart.values():
+        group = path.rpartition(".")[0]
+        used = f".Values.{path}" in templates or (group in scoped and f".{path.rpartition('.')[2]}" in templates)
+        assert used, path
+
+
+def test_namespaced_release_touches_nothing_else() -> None:
+    """With listed namespaces and all toggles off there is nothing cluster-wide, and nothing elsewhere."""
+    documents = render("--values", CHART / "ci" / "namespaces-values.yaml", namespace="tenants")
+    assert {document["metadata"].get("namespace") for document in documents} == {"tenants", "team-a", "team-b"}
+    arguments = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert {"--namespace=team-a", "--namespace=team-b", "--watch-label-selector=shard in (a, b)"} <= set(arguments)
+
+
+def test_digest_goes_before_tag() -> None:
+    """A digest pins the image, whatever the tag says."""
+    digest = f"sha256:{'0' * 64}"
+    documents = render(*REGISTRY, "--set", f"image.digest={digest},image.tag=x")
+    image = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == f"artifact-repository-controller@{digest}"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "--set config.registries.artifacts.registryUrl=http://kind-registry:5000"),
+        ({"config": {"registries": {"shared": {"registryUrl": "http://a"}}}}, "config.defaultRegistry"),
+        ({"replicaCount": 2}, "replicaCount"),
+        ({"image": {"tagg": "x"}}, "tagg"),
+        ({"image": {"digest": "abc"}}, "digest"),
+        ({"concurrent": 0}, "concurrent"),
+        ({"logLevel": "verbose"}, "logLevel"),
+        ({"config": {"registries": {"a": {"registryURL": "http://a"}}}}, "registryURL"),
+        ({"config": {"registries": {"a": {"registryUrl": 5}}}}, "registryUrl"),
+        ({"config": {"timings": {"resyncInterval": "soon"}}}, "resyncInterval"),
+        ({"config": {"timings": {"resyncinterval": "5m"}}}, "resyncinterval"),
+        ({"registrySecrets": {"../../etc": "x"}}, "registrySecrets"),
+        ({"networkPolicy": {"enabled": True}}, "networkPolicy.egress"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
+        ({"watch": {"namespaces": "team-a"}}, "namespaces"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_wrong_values_are_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """What is misspelt or makes no sense is refused before anything is installed, and the value is named."""
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps(values))
+    good = () if "config" in values or not values else REGISTRY
+    assert said in helm("template", CHART, "--values", file, *good, check=False)
+
+
+def test_durations_that_the_operator_takes() -> None:
+    """The schema is no stricter about durations than the operator."""
+    pattern = re.compile(json.loads(chart.schema())["$defs"]["Timings"]["properties"]["resyncInterval"]["pattern"])
+    for text in ("90s", "10m", "1h30m", "500ms", "1.5h"):
+        assert pattern.search(text), text
+        parse_config(
+            f"{{defaultRegistry: a, registries: {{a: {{registryUrl: b}}}}, timings: {{resyncInterval: {text}}}}}"
+        )
+
+
+def test_notes_name_what_is_there() -> None:
+    """The notes after an installation name the release's Deployment and a namespace that it watches."""
+    notes = helm("install", "artifacts", CHART, "--dry-run=client", "--namespace", "tenants", *REGISTRY)
+    assert f"kubectl logs -n tenants deploy/{FULL_NAME}" in notes
+    assert "helm test -n tenants artifacts" in notes
+    narrowed = helm("install", "artifacts", CHART, "--dry-run=client", *REGISTRY, "--set", "watch.namespaces={team-a}")
+    assert "namespace: team-a" in narrowed.partition("NOTES:")[2]
+
+
+def test_packed(tmp_path: Path) -> None:
+    """The packed chart installs the same as the folder, and has nothing in it that only the repository needs."""
+    helm("package", CHART, "--destination", tmp_path)
+    (packed,) = tmp_path.glob("*.tgz")
+    assert packed.name == f"artifact-repository-controller-{__version__}.tgz"
+    arguments = ("--values", str(PRODUCTION_VALUES))
+    assert helm("template", "x", packed, *arguments) == helm("template", "x", CHART, *arguments)
+
+
+def test_readme_commands() -> None:
+    """The chart's page installs with values that the chart takes."""
+    page = (CHART / "README.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
+    (install,) = [words for words in lines if words[:2] == ["helm", "install"]]
+    sets = [value for name, value in itertools.pairwise(install) if name == "--set"]
+    assert sets
+    assert render(*(argument for value in sets for argument in ("--set", value)))
+
+
+def _full_name(values: Path) -> str:
+    return str(yaml.safe_load(values.read_text()).get("fullnameOverride", FULL_NAME))
+
+
+def test_arguments_are_checked() -> None:
+    """The test of the arguments above would find a wrong one."""
+    with pytest.raises(click.NoSuchOption):
+        cli.main.commands["run"].make_context("run", ["--config=x", "--nonsense"])
+    assert KIND_VALUES.exists()

@@ -1,0 +1,112 @@
+"""The commands in the documentation, run as they stand there, by a shell with the real helm and kubectl on its PATH."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from devcluster.cluster import DevCluster
+from devcluster.tools import Tool, provide
+from tests.charts.pod import OperatorPod
+from tests.charts.rendering import NAMESPACE, RELEASE, helm, render
+from tests.cluster.harness import ROOT, Api, Objects
+
+pytestmark = pytest.mark.cluster
+
+# What a control plane without nodes cannot do, and what takes an image or a person.
+NOT_HERE = (
+    "helm test",
+    "kubectl logs",
+    "make ",
+    "artifact-repository-controller check",
+    ".venv/bin/artifact-repository-controller run",
+)
+
+Shell = Callable[[str], str]
+
+
+@pytest.fixture
+def shell(cluster: DevCluster, tmp_path: Path) -> Shell:
+    """Return what runs commands in the repository's folder."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for tool in (Tool.HELM, Tool.KUBECTL):
+        (programs / tool.value).symlink_to(provide(tool))
+
+    def run(text: str) -> str:
+        environment = {
+            "PATH": f"{programs}:{os.defpath}",
+            "HOME": str(tmp_path),
+            "KUBECONFIG": str(cluster.kubeconfig),
+        }
+        answer = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        assert answer.returncode == 0, f"{text}\n{answer.stdout}{answer.stderr}"
+        return answer.stdout
+
+    return run
+
+
+@pytest.fixture
+def installed(cluster: DevCluster) -> Iterator[None]:
+    """Take away what was installed."""
+    yield
+    helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", kubeconfig=cluster.kubeconfig)
+    cluster.kubectl("delete", "crd", "--ignore-not-found", "artifactrepositories.artifacts.alien.dev")
+
+
+def commands(page: str) -> list[str]:
+    """Return the commands of a page's shell blocks, without those that cannot be run here."""
+    text = "".join(re.findall(r"^```sh\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith(("#", *NOT_HERE))]
+
+
+def starting(lines: Sequence[str], beginning: str) -> str:
+    """Return the one command that begins so."""
+    (found,) = (line for line in lines if line.startswith(beginning))
+    return found
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("page", ["README.md", "charts/artifact-repository-controller/README.md"])
+def test_helm_install(shell: Shell, cluster: DevCluster, page: str) -> None:
+    """The line that a person copies installs the operator and its API."""
+    shell(starting(commands(page), "helm install"))
+    assert cluster.kubectl("get", "deploy", "-n", NAMESPACE, "-o", "name").startswith("deployment.apps/artifacts-")
+    shell("kubectl wait --for=condition=Established --timeout=20s crd/artifactrepositories.artifacts.alien.dev")
+    assert shell("kubectl get artrepo -A") == ""
+
+
+@pytest.mark.usefixtures("installed")
+def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path: Path) -> None:
+    """All commands of gitops.md and operations.md, and the example in the chart's notes, beside an operator."""
+    documents = render("--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
+    install = ("--namespace", NAMESPACE, "--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
+    chart = ROOT / "charts" / "artifact-repository-controller"
+    notes = helm("install", RELEASE, chart, *install, kubeconfig=cluster.kubeconfig).partition("NOTES:")[2]
+    shell("kubectl wait --for=condition=Established --timeout=20s crd/artifactrepositories.artifacts.alien.dev")
+    example = re.search(r"kubectl apply -f - <<EOF\n(.*?)  EOF", notes, re.DOTALL)
+    assert example
+    manifest = "".join(line.removeprefix("  ") for line in example[1].splitlines(keepends=True))
+    with OperatorPod(documents, cluster, tmp_path / "pod") as operator:
+        shell(f"kubectl apply -f - <<EOF\n{manifest}EOF")
+        objects = Objects(api, yaml.safe_load(manifest)["metadata"]["namespace"])
+        ready = objects.wait_ready("web", tell=operator.log)
+        told = shell("\n".join([*commands("docs/gitops.md"), "echo $uri"]))
+        assert told.splitlines()[-1] == ready["status"]["uri"]
+        for command in commands("docs/operations.md"):
+            shell(command)
+        assert objects.get("web")["spec"]["suspend"]
+        objects.wait("web", lambda seen: "lastHandledReconcileAt" in seen["status"], tell=operator.log)

@@ -1,0 +1,269 @@
+"""The operator as the chart runs it, with the chart's permissions: it does its job, and needs them all.
+
+what is done                                         | what is expected
+start, create, vanish, conflict, a wrong change of   | each works; the API server's audit log has no refused request;
+the configuration, hand over to the other replica    | the requests in it need just the permissions that are rendered
+`helm test`                                          | succeeds; fails without an operator, and while a registry is down
+alerts, dashboard                                    | read only metrics and labels that /metrics has
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from devcluster.cluster import DevCluster
+from devcluster.manifests import CHART
+from tests.charts.pod import OperatorPod
+from tests.charts.rendering import NAMESPACE, NAMESPACES_VALUES, RELEASE, Document, helm, only, permissions, render
+from tests.cluster.eventually import eventually
+from tests.cluster.harness import Api, Audit, Object, Objects
+from tests.cluster.proxy import Delay, FaultProxy
+
+pytestmark = pytest.mark.cluster
+
+ARTIFACTS = "artifacts.alien.dev"
+
+
+@pytest.fixture
+def proxy(cluster: DevCluster) -> Iterator[FaultProxy]:
+    """Put a proxy in front of the registry."""
+    with FaultProxy(cluster.registry_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def installed(cluster: DevCluster, proxy: FaultProxy, request: pytest.FixtureRequest) -> Iterator[list[Document]]:
+    """Install the chart with some values; return what it rendered."""
+    registry = f"config.registries.artifacts.registryUrl={proxy.url}"
+    timings = "config.timings.resyncInterval=2s,config.timings.probeInterval=300ms"
+    values = (*getattr(request, "param", ()), "--set", f"{registry},{timings}")
+    # The one that brings the CRD comes first where the values under test leave it out.
+    crd = ("--show-only", "templates/crd.yaml", "--set", "crds.keep=false")
+    cluster.kubectl("apply", "-f", "-", stdin=helm("template", RELEASE, CHART, "--set", registry, *crd))
+    cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    documents = [document for document in render(*values) if document["kind"] != "CustomResourceDefinition"]
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(without_tests(documents)))
+    yield documents
+    cluster.kubectl("delete", "-f", "-", stdin=yaml.safe_dump_all(without_tests(documents)))
+    cluster.kubectl("delete", "crd", "artifactrepositories.artifacts.alien.dev")
+    cluster.kubectl("delete", "leases,events", "--all", "-n", NAMESPACE)
+    cluster.kubectl("delete", "events", "--all", "-n", "team-a")
+
+
+def without_tests(documents: Sequence[Document]) -> list[Document]:
+    """Return what Helm installs at once."""
+    return [one for one in documents if "helm.sh/hook" not in one["metadata"].get("annotations", {})]
+
+
+def namespaces_values() -> tuple[str | Path, ...]:
+    """Return values for listed namespaces, with objects that nothing selects out."""
+    return ("--values", NAMESPACES_VALUES, "--set", "watch.labelSelector=")
+
+
+@pytest.mark.parametrize(
+    "installed", [(), namespaces_values()], ids=["cluster-wide", "namespaces"], indirect=["installed"]
+)
+def test_least_privilege(
+    installed: list[Document], cluster: DevCluster, api: Api, audit: Audit, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """All that the operator does is allowed, and all that is allowed is done: no rule could go, and none lacks.
+
+    The job meets each use of the API: list and watch, status, reading again after a conflict, an event on an object and
+    on the operator's Pod, one that repeats, the Lease, and the ConfigMap of KEP-1755.
+    """
+    deployment = only(installed, "Deployment")
+    account = {
+        "kind": "ServiceAccount",
+        "name": deployment["spec"]["template"]["spec"]["serviceAccountName"],
+        "namespace": NAMESPACE,
+    }
+    mark = audit.mark()
+    objects = Objects(api, "team-a")
+    with OperatorPod(installed, cluster, tmp_path / "pod") as operator:
+        main_job(objects, cluster, proxy, operator)
+        spoil_configuration_twice(api, operator)
+    granted = permissions(installed, account)
+    user = f"system:serviceaccount:{account['namespace']}:{account['name']}"
+    requests = audit.since(mark, user=user)
+    # What everybody may ask (discovery) is about no object.
+    used = [event for event in requests if "objectRef" in event]
+    if "kube-public" not in {permission[4] for permission in granted}:
+        # It asks all the same, is refused, and says so: see rbac.localRegistryHosting.
+        used = [event for event in used if event["objectRef"].get("namespace") != "kube-public"]
+    assert [told(event) for event in used if event["responseStatus"]["code"] == 403] == []
+    assert {told(event) for event in used if not any(covers(one, event) for one in granted)} == set()
+    unused = {one for one in granted if not any(covers(one, event) for event in used)}
+    assert unused == of_the_other_namespace(granted)
+
+
+def of_the_other_namespace(granted: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return what is granted for objects in `team-b`, where there are none; it is the same as in `team-a`."""
+    beyond_watching = {one for one in granted if one[4] == "team-b" and one[0] not in ("list", "watch")}
+    assert {one[:4] for one in granted if one[4] == "team-b"} == {one[:4] for one in granted if one[4] == "team-a"}
+    return beyond_watching
+
+
+def main_job(objects: Objects, cluster: DevCluster, proxy: FaultProxy, operator: OperatorPod) -> None:
+    """Create, let vanish twice, and change an object while the operator works on it."""
+    api, namespace = objects.api, objects.namespace
+    uid = objects.create("web")["metadata"]["uid"]
+    objects.wait_ready("web", tell=operator.log)
+    storage = cluster.folder / "registry" / "storage" / "docker" / "registry" / "v2" / "repositories"
+    for times in (1, 2):
+        shutil.rmtree(storage / "artifacts" / namespace / "web")
+
+        def recreated(times: int = times) -> bool:
+            found = events(api, namespace, "RepositoryRecreated")
+            return [event["count"] for event in found if event["involvedObject"]["uid"] == uid] == [times]
+
+        eventually(recreated, within=15, tell=operator.log)
+    contended = f"contended-{uid}"  # its repository is not there from another test
+    with proxy.rule("PUT", f"/{contended}/manifests/", Delay(1.0)) as rule:
+        objects.create(contended)
+        eventually(lambda: rule.seen, tell=operator.log)
+        objects.patch(contended, {"metadata": {"labels": {"by": "somebody"}}})
+        objects.wait_ready(contended, tell=operator.log)
+
+
+def spoil_configuration_twice(api: Api, operator: OperatorPod) -> None:
+    """Have the operator tell, on its Pod, of the same wrong configuration twice."""
+    good = operator.config.read_text()
+    for times in (1, 2):
+        operator.config.write_text("nonsense: true")
+
+        def recorded(times: int = times) -> bool:
+            return [event["count"] for event in events(api, NAMESPACE, "InvalidConfiguration")] == [times]
+
+        eventually(recorded, within=10, tell=operator.log)
+        operator.config.write_text(good)
+
+        def in_use(times: int = times) -> bool:
+            return f'artifact_repository_config_loads_total{{result="good"}} {times}.0' in operator.metrics()
+
+        eventually(in_use, within=10, tell=operator.log)
+
+
+def events(api: Api, namespace: str, reason: str) -> list[Object]:
+    """Return a namespace's events of a reason."""
+    found = api.must("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
+    return [event for event in found if event["reason"] == reason]
+
+
+def told(event: Object) -> str:
+    """Return what an audited request was, in one line."""
+    reference = event["objectRef"]
+    parts = [event["verb"], *(reference.get(part, "") for part in ("apiGroup", "resource", "subresource"))]
+    return " ".join([*parts, f"{reference.get('namespace', '')}/{reference.get('name', '')}"])
+
+
+def covers(permission: tuple[str, ...], event: Object) -> bool:
+    """Tell whether a permission allows an audited request."""
+    verb, group, resource, name, namespace = permission
+    reference = event["objectRef"]
+    full = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
+    return (
+        (verb, group, resource) == (event["verb"], reference.get("apiGroup", ""), full)
+        and name in ("", reference.get("name"))
+        and namespace in ("", reference.get("namespace"))
+    )
+
+
+def test_two_replicas(installed: list[Document], cluster: DevCluster, api: Api, tmp_path: Path) -> None:
+    """Two Pods of one Deployment are both ready, one works, and the other goes on when that one ends."""
+    objects = Objects(api, "team-a")
+
+    def leads(pod: OperatorPod) -> bool:
+        return "artifact_repository_leader 1.0" in pod.metrics()
+
+    with OperatorPod(installed, cluster, tmp_path / "a", number=0) as first:
+        eventually(lambda: leads(first), tell=first.log)
+        with OperatorPod(installed, cluster, tmp_path / "b", number=1) as second:
+            assert not leads(second)
+            first.__exit__()
+            objects.create("after")
+            objects.wait_ready("after", tell=second.log)
+
+
+def run_helm_test(documents: Sequence[Document], address: str) -> subprocess.CompletedProcess[str]:
+    """Run what the Pod of `helm test` runs, with the operator's address in the place of its Service's."""
+    (container,) = only(documents, "Pod")["spec"]["containers"]
+    assert container["command"] == ["python3", "-c"]
+    script, url = container["args"]
+    service = only(documents, "Service")
+    (port,) = service["spec"]["ports"]
+    assert url == f"http://{service['metadata']['name']}.{NAMESPACE}:{port['port']}"
+    assert service["spec"]["selector"].items() <= pod_labels(documents).items()
+    assert not service["spec"]["selector"].items() <= only(documents, "Pod")["metadata"]["labels"].items()
+    script = script.replace("range(30)", "range(2)")
+    command = [sys.executable, "-c", script, f"http://{address}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def pod_labels(documents: Sequence[Document]) -> dict[str, str]:
+    """Return the labels of the operator's Pods."""
+    labels: dict[str, str] = only(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
+def test_helm_test(installed: list[Document], cluster: DevCluster, api: Api, proxy: FaultProxy, tmp_path: Path) -> None:
+    """`helm test` finds an operator that works, one that is not there, and one whose registry is down."""
+    objects = Objects(api, "team-a")
+    with OperatorPod(installed, cluster, tmp_path / "pod") as operator:
+        objects.create("web")
+        objects.wait_ready("web", tell=operator.log)
+        good = run_helm_test(installed, operator.address)
+        assert good.returncode == 0, good.stderr
+        proxy.refuse()
+        told_down = 'artifact_repository_registry_up{registry="artifacts"} 0.0'
+        eventually(lambda: told_down in operator.metrics(), within=15, tell=operator.log)
+        down = run_helm_test(installed, operator.address)
+        assert down.returncode == 1
+        assert "do not answer: artifact_repository_registry_up" in down.stderr
+    gone = run_helm_test(installed, operator.address)
+    assert gone.returncode == 1
+    assert "kubectl logs" in gone.stderr
+
+
+def expressions() -> dict[str, str]:
+    """Return each expression of alerts and dashboard by where it stands."""
+    alerts = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    panels = {f"{panel['title']}: {t['expr']}": t["expr"] for panel in dashboard["panels"] for t in panel["targets"]}
+    return {rule["alert"]: rule["expr"] for rule in alerts} | panels
+
+
+def test_alerts_and_dashboard_read_what_is_there(
+    installed: list[Document], cluster: DevCluster, api: Api, tmp_path: Path
+) -> None:
+    """Each expression is PromQL, and the metrics and labels that it asks for are in a live /metrics."""
+    objects = Objects(api, "team-a")
+    with OperatorPod(installed, cluster, tmp_path / "pod") as operator:
+        objects.create("web")
+        objects.wait_ready("web", tell=operator.log)
+        operator.config.write_text("nonsense: true")
+        eventually(lambda: 'config_loads_total{result="invalid"}' in operator.metrics(), within=10, tell=operator.log)
+        samples = [sample for family in text_string_to_metric_families(operator.metrics()) for sample in family.samples]
+    of_prometheus = {"namespace", "job"}
+    for where, expression in expressions().items():
+        text = expression.replace("$namespace", "n").replace("$job", "j")
+        promql_parser.parse(text)
+        selectors = re.findall(r"(artifact_repository_\w+)(?:\{([^}]*)\})?", text)
+        assert selectors, where
+        grouped = {name for found in re.findall(r"by \(([^)]*)\)", text) for name in re.split(r", *", found)}
+        for metric, inner in selectors:
+            found = [sample for sample in samples if sample.name == metric]
+            assert found, f"{where}: {metric}"
+            wanted = dict(re.findall(r'(\w+)="([^"]*)"', inner))
+            asked = {name: value for name, value in wanted.items() if name not in of_prometheus}
+            assert any(asked.items() <= sample.labels.items() for sample in found), f"{where}: {asked}"
+            if len(selectors) == 1:
+                assert grouped - of_prometheus <= found[0].labels.keys(), where
