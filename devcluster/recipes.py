@@ -44,7 +44,7 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class GoRecipe:
-    """A program of a Go module that is pinned by a go.mod of ours.
+    """A program that is pinned by a go.mod of ours: of a Go module, or of our own beside the go.mod.
 
     Args:
         module: Folder of that go.mod below ``devcluster/go``. There is one per family of tools, because a common one
@@ -65,7 +65,8 @@ class GoRecipe:
         return _find(rf"^(?:require)?\s*{re.escape(self.source)} (v\S+)", self._go_mod())
 
     def fingerprint(self) -> str:  # noqa: D102
-        return _hash(self._go_mod(), (self._directory / "go.sum").read_text(), *self._flags(), self.package)
+        own = [path.read_text() for path in sorted(self._directory.glob("*.go"))]
+        return _hash(self._go_mod(), (self._directory / "go.sum").read_text(), *self._flags(), self.package, *own)
 
     def build(self, scratch: Path, progress: Progress) -> Path:  # noqa: D102
         go = go_toolchain(_find(r"^go (\S+)", self._go_mod()), progress)

@@ -30,6 +30,8 @@ class Tool(StrEnum):
     CONTAINER_REGISTRY = "container-registry"
     """The crate of the same name, the embedded registry that the seed was written for."""
     HELM = "helm"
+    STATUSJUDGE = "statusjudge"
+    """Ours: what kstatus and Argo CD make of an object, by the libraries that they use."""
 
 
 def provide(tool: Tool, *, progress: Progress = to_stderr) -> Path:
@@ -120,6 +122,9 @@ def _recipe(tool: Tool) -> Recipe:
         Tool.CONTAINER_REGISTRY: CargoRecipe("container-registry", expected_seconds=60),
         Tool.HELM: _go(
             "helm", "helm.sh/helm/v4", "/cmd/helm", version_variable="internal/version.version", expected_seconds=120
+        ),
+        Tool.STATUSJUDGE: GoRecipe(
+            "statusjudge", "devcluster/statusjudge", source="sigs.k8s.io/cli-utils", expected_seconds=40
         ),
     }
     return recipes[tool]

@@ -5,7 +5,7 @@ A page is written by hand and has blocks between two comments::
     <!-- begin reasons: written by make docs -->
     <!-- end reasons -->
 
-``python -m docs.generate`` fills them; a test finds a block that is not up to date.
+``python -m docs.generate`` fills them, and writes Argo CD's ConfigMap; a test finds what is not up to date.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from controller.registry.protocol import Origin
 from controller.resource import ArtifactRepository, ConditionType, Key, Reason
 from controller.status import Failed, Outcome, Suspended, Verified, decide
 from controller.target import Target
-from docs import chart
+from docs import argocd, chart
 
 DOCS: Final = Path(__file__).parent
 MANIFESTS: Final = DOCS.parent / "manifests"
@@ -93,13 +93,13 @@ def fill(page: str) -> str:
 
 
 def main() -> None:
-    """Write all pages and the chart's schema anew, and say which pages have changed."""
-    (chart.CHART / "values.schema.json").write_text(chart.schema(), encoding="utf-8")
-    for path in sorted([*DOCS.glob("*.md"), chart.CHART / "README.md"]):
-        before = path.read_text(encoding="utf-8")
-        after = fill(before)
-        if after != before:
-            path.write_text(after, encoding="utf-8")
+    """Write all that is generated anew, and say what has changed."""
+    pages = sorted([*DOCS.glob("*.md"), chart.CHART / "README.md"])
+    texts = {path: fill(path.read_text(encoding="utf-8")) for path in pages}
+    texts |= {argocd.CONFIG_MAP: argocd.config_map(), chart.CHART / "values.schema.json": chart.schema()}
+    for path, text in texts.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
             sys.stdout.write(f"{path.name} has changed\n")
 
 
@@ -284,6 +284,12 @@ def _changed(before: ArtifactRepository) -> ArtifactRepository:
     )
 
 
+def situations() -> list[tuple[str, ArtifactRepository]]:
+    """Return each situation in words, and the object in it: what the operator's own code makes of it."""
+    seen = [(s.text, _seen(s.before, s.outcome, s.after)) for s in _situations()]
+    return [("Not seen by the operator yet", _NEW), *seen]
+
+
 def _situations() -> list[Situation]:
     ready = _seen(_NEW, _VERIFIED)
     down = _failure(Reason.REGISTRY_UNAVAILABLE)
@@ -313,11 +319,10 @@ _ONE_OF_MANY: Final = frozenset({Reason.ACCESS_DENIED, Reason.POLICY_VIOLATION})
 
 
 def states() -> str:
-    """Return the state table: what the operator makes of each situation, asked of the operator's own code."""
-    rows = [["Not seen by the operator yet", "-", "-", "-", kstatus(_NEW.generation, _NEW.status)]]
-    for situation in _situations():
-        seen = _seen(situation.before, situation.outcome, situation.after)
-        row = [situation.text, _shown(seen, ConditionType.READY)]
+    """Return the state table."""
+    rows = []
+    for text, seen in situations():
+        row = [text, _shown(seen, ConditionType.READY)]
         row.append(", ".join(_shown(seen, t) for t in list(ConditionType)[1:] if seen.condition(t)) or "-")
         row += ["there" if seen.status.get("uri") else "-", kstatus(seen.generation, seen.status)]
         rows.append(row)
@@ -326,6 +331,8 @@ def states() -> str:
 
 def _shown(repository: ArtifactRepository, type_: ConditionType) -> str:
     condition = repository.condition(type_)
+    if not condition:
+        return "-"
     reason = "a reason of its own" if condition["reason"] in _ONE_OF_MANY else _code(condition["reason"])
     return f"{'' if type_ is ConditionType.READY else f'{type_}='}{condition['status']}, {reason}"
 

@@ -11,6 +11,7 @@ import yaml
 
 from devcluster.cluster import DevCluster
 from tests.cluster import harness
+from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
     MANIFESTS,
     AccessLog,
@@ -51,6 +52,8 @@ def cluster(audit_log: Path) -> Iterator[DevCluster]:
         for name in ("crd", "namespace", "rbac"):
             cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
         cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+        # For a moment after that it may still say "storage is (re)initializing".
+        eventually(lambda: "No resources" in cluster.kubectl("get", "artrepo", check=False))
         yield cluster
 
 

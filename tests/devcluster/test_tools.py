@@ -1,6 +1,7 @@
 """Where binaries come from: KUBEBUILDER_ASSETS first, then the cache, then a build."""
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -121,18 +122,25 @@ def test_kubernetes_tells_its_version() -> None:
     assert f"k8s.io/component-base/version.gitMinor={minor}" in flags
 
 
-def test_key_follows_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Another go.mod or go.sum is another build; the same one is the same."""
-    module = tmp_path / "go" / "etcd"
-    module.mkdir(parents=True)
-    for name in ("go.mod", "go.sum"):
-        (module / name).write_bytes((_GO_MODULES / "etcd" / name).read_bytes())
-    original = tools._recipe(Tool.ETCD).fingerprint()
+@pytest.mark.parametrize(
+    ("tool", "sources"), [(Tool.ETCD, ["go.mod", "go.sum"]), (Tool.STATUSJUDGE, ["go.mod", "go.sum", "main.go"])]
+)
+def test_key_follows_the_sources(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tool: Tool, sources: list[str]
+) -> None:
+    """Another go.mod, go.sum or program of ours is another build; the same one is the same."""
+    recipe = tools._recipe(tool)
+    assert isinstance(recipe, GoRecipe)
+    module = tmp_path / "go" / recipe.module
+    shutil.copytree(_GO_MODULES / recipe.module, module)
+    fingerprints = [recipe.fingerprint()]
     monkeypatch.setattr(recipes, "_HERE", tmp_path)
-    assert tools._recipe(Tool.ETCD).fingerprint() == original
-    with (module / "go.sum").open("a") as file:
-        file.write("more\n")
-    assert tools._recipe(Tool.ETCD).fingerprint() != original
+    assert recipe.fingerprint() == fingerprints[0]
+    for name in sources:
+        with (module / name).open("a") as file:
+            file.write("\n// more\n")
+        fingerprints.append(recipe.fingerprint())
+    assert len(set(fingerprints)) == 1 + len(sources)
 
 
 def test_missing_cargo_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,7 @@
+-- The operator asks nothing about a suspended object, so there is nothing to reconcile.
+local suspended = obj.spec.suspend == true
+return {
+  reconcile = {disabled = suspended},
+  suspend = {disabled = suspended},
+  resume = {disabled = not suspended},
+}
