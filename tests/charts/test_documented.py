@@ -104,8 +104,13 @@ def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path
         shell(f"kubectl apply -f - <<EOF\n{manifest}EOF")
         objects = Objects(api, yaml.safe_load(manifest)["metadata"]["namespace"])
         ready = objects.wait_ready("web", tell=operator.log)
+        cluster.kubectl("create", "namespace", "argocd")
+        cluster.kubectl("create", "configmap", "argocd-cm", "--namespace", "argocd", "--from-literal", "url=theirs")
         told = shell("\n".join([*commands("docs/gitops.md"), "echo $uri"]))
         assert told.splitlines()[-1] == ready["status"]["uri"]
+        argo = api.must("GET", "/api/v1/namespaces/argocd/configmaps/argocd-cm")["data"]
+        assert argo["url"] == "theirs"
+        assert "resource.customizations.health.artifacts.alien.dev_ArtifactRepository" in argo
         for command in commands("docs/operations.md"):
             shell(command)
         assert objects.get("web")["spec"]["suspend"]
