@@ -1,5 +1,7 @@
 """The operator, run from a rendered Deployment as the kubelet would run it."""
 
+import base64
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -39,7 +41,7 @@ class OperatorPod:
         self._folders: dict[str, Path] = {
             mount["mountPath"]: directory / mount["name"] for mount in container["volumeMounts"]
         }
-        self._mount(documents, spec, container)
+        self._mount(documents, cluster, spec, container)
         downward = {"metadata.name": name, "metadata.namespace": namespace, "metadata.uid": f"uid-of-{name}"}
         access = cluster.service_account_kubeconfig(namespace, spec["serviceAccountName"], timedelta(hours=1))
         self.process = ServerProcess(
@@ -75,15 +77,26 @@ class OperatorPod:
         """Return its metrics."""
         return httpx.get(f"http://{self.address}/metrics", trust_env=False).text
 
-    def _mount(self, documents: Sequence[Document], spec: Mapping[str, Any], container: Mapping[str, Any]) -> None:
+    def _mount(
+        self, documents: Sequence[Document], cluster: DevCluster, spec: Mapping[str, Any], container: Mapping[str, Any]
+    ) -> None:
+        """Write the files of the volumes, those of Secrets as they are in the cluster."""
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         for mount in container["volumeMounts"]:
             folder = self._folders[mount["mountPath"]]
             folder.mkdir(parents=True)
             source = volumes[mount["name"]]
-            if "configMap" in source:
-                for file, text in only(documents, "ConfigMap", name=source["configMap"]["name"])["data"].items():
-                    (folder / file).write_text(text)
+            if "secret" in source:
+                secret = cluster.kubectl(
+                    *("get", "secret", source["secret"]["secretName"], "-o", "json"),
+                    *("-n", only(documents, "Deployment")["metadata"]["namespace"]),
+                )
+                for file, content in json.loads(secret)["data"].items():
+                    (folder / file).write_bytes(base64.b64decode(content))
+                continue
+            for file, text in only(documents, "ConfigMap", name=source["configMap"]["name"])["data"].items():
+                # What the configuration says of folders is true in the Pod only.
+                (folder / file).write_text(self._argument(text))
 
     def _argument(self, argument: str) -> str:
         for path, folder in self._folders.items():

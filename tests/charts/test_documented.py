@@ -115,3 +115,22 @@ def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path
             shell(command)
         assert objects.get("web")["spec"]["suspend"]
         objects.wait("web", lambda seen: "lastHandledReconcileAt" in seen["status"], tell=operator.log)
+
+
+@pytest.mark.usefixtures("installed")
+def test_objects(shell: Shell, cluster: DevCluster) -> None:
+    """The API server takes each object in the documentation that it knows, with strict validation."""
+    shell(f"kubectl apply -f {ROOT / 'manifests' / 'crd.yaml'}")
+    shell("kubectl wait --for=condition=Established --timeout=20s crd/artifactrepositories.artifacts.alien.dev")
+    seen = set()
+    for page in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
+        for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+            for document in yaml.safe_load_all(text):
+                # Those of Flux are not known here.
+                if "kind" not in document or "toolkit.fluxcd.io" in document["apiVersion"]:
+                    continue
+                seen.add(document["kind"])
+                document.pop("status", None)
+                how = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
+                cluster.kubectl(*how, stdin=yaml.safe_dump(document))
+    assert {"ArtifactRepository", "Job", "ResourceQuota"} <= seen

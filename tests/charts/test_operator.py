@@ -3,6 +3,7 @@
 what is done                                         | what is expected
 start, create, vanish, conflict, a wrong change of   | each works; the API server's audit log has no refused request;
 the configuration, hand over to the other replica    | the requests in it need just the permissions that are rendered
+a Secret of the user's, mounted                      | a registry behind TLS and a password is used
 `helm test`                                          | succeeds; fails without an operator, and while a registry is down
 alerts, dashboard                                    | read only metrics and labels that /metrics has
 """
@@ -20,13 +21,16 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from devcluster.certificates import CertificateAuthority
 from devcluster.cluster import DevCluster
 from devcluster.manifests import CHART
+from devcluster.registries import RegistryKind, start_registry
 from tests.charts.pod import OperatorPod
 from tests.charts.rendering import NAMESPACE, NAMESPACES_VALUES, RELEASE, Document, helm, only, permissions, render
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import Api, Audit, Object, Objects
 from tests.cluster.proxy import Delay, FaultProxy
+from tests.contract.test_authentication import HTPASSWD, PASSWORD
 
 pytestmark = pytest.mark.cluster
 
@@ -191,6 +195,50 @@ def test_two_replicas(installed: list[Document], cluster: DevCluster, api: Api, 
             first.__exit__()
             objects.create("after")
             objects.wait_ready("after", tell=second.log)
+
+
+def test_secrets_by_reference(cluster: DevCluster, api: Api, tmp_path: Path) -> None:
+    """A password and a CA in a Secret of the user's reach the operator through `registrySecrets` alone.
+
+    The Secret is in no object of the release, and the operator may not read Secrets by the API.
+    """
+    users = tmp_path / "htpasswd"
+    users.write_text(HTPASSWD)
+    authority = CertificateAuthority(tmp_path / "certificates")
+    config = {"auth": {"htpasswd": {"realm": "test", "path": str(users)}}}
+    mounted = "/etc/registries/shared"
+    binding = {
+        "credentials": {"basic": {"usernameFile": f"{mounted}/username", "passwordFile": f"{mounted}/password"}},
+        "tls": {"caFile": f"{mounted}/ca.crt"},
+    }
+    with start_registry(
+        RegistryKind.DISTRIBUTION_3,
+        directory=tmp_path / "registry",
+        config=config,
+        tls=authority.issue("registry"),
+        ca_file=authority.ca_file,
+    ) as registry:
+        values = {
+            "registrySecrets": {"shared": "registry-shared"},
+            "config": {"defaultRegistry": "shared", "registries": {"shared": {"registryUrl": registry.url, **binding}}},
+        }
+        file = tmp_path / "values.yaml"
+        file.write_text(json.dumps(values))
+        cluster.kubectl(
+            *("create", "secret", "generic", "registry-shared", "-n", NAMESPACE, "--from-literal=username=robot"),
+            *(f"--from-literal=password={PASSWORD}", f"--from-file=ca.crt={authority.ca_file}"),
+        )
+        documents = render("--values", file)
+        assert PASSWORD not in json.dumps(documents)
+        helm("install", RELEASE, CHART, "-n", NAMESPACE, "--values", file, kubeconfig=cluster.kubeconfig)
+        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+        objects = Objects(api, "team-b")
+        with OperatorPod(documents, cluster, tmp_path / "pod") as operator:
+            objects.create("guarded")
+            objects.wait_ready("guarded", tell=operator.log)
+            assert PASSWORD not in operator.log()
+    helm("uninstall", RELEASE, "-n", NAMESPACE, kubeconfig=cluster.kubeconfig)
+    cluster.kubectl("delete", "crd", "artifactrepositories.artifacts.alien.dev")
 
 
 def run_helm_test(documents: Sequence[Document], address: str) -> subprocess.CompletedProcess[str]:
