@@ -14,7 +14,7 @@ help: ## Show this list
 
 install: $(BIN)/.project ## Make .venv with everything pinned, and the project in it
 
-demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS=--once: end when all objects are Ready)
+demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --once ends it when all objects are Ready, --kubernetes=oldest)
 	@exec $(BIN)/python -m devcluster demo $(ARGS)
 
 test: lint tools ## Run lint and all tests, with coverage (ARGS: further arguments of pytest)

@@ -6,11 +6,20 @@ import sys
 import click
 
 from devcluster import demo as stage
+from devcluster.cluster import Kubernetes
 from devcluster.errors import DevClusterError, ToolUnavailable
 from devcluster.manifests import MANIFESTS, render
 from devcluster.progress import to_stderr
 from devcluster.signals import Interrupted, interruptible
-from devcluster.tools import Tool, announce, provide
+from devcluster.tools import Tool, announce, provide, version
+
+_kubernetes = click.option(
+    "--kubernetes",
+    type=click.Choice(Kubernetes, case_sensitive=False),
+    default=Kubernetes.NEWEST.value,
+    show_default=True,
+    help=f"Which API server: {', '.join(f'{one} is {version(one.apiserver)}' for one in Kubernetes)}.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,15 +36,17 @@ def main() -> None:
     show_default=True,
     help="Seconds that the objects have to become Ready.",
 )
-def demo(*, once: bool, limit: float) -> None:
+@_kubernetes
+def demo(kubernetes: Kubernetes, *, once: bool, limit: float) -> None:
     """Show the operator at work on manifests/samples."""
-    stage.demo(once=once, limit=limit)
+    stage.demo(kubernetes, once=once, limit=limit)
 
 
 @main.command()
-def up() -> None:
+@_kubernetes
+def up(kubernetes: Kubernetes) -> None:
     """Start the servers only, and say how to reach them."""
-    stage.up()
+    stage.up(kubernetes)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +21,28 @@ from devcluster.progress import Progress, to_stderr
 from devcluster.registries import Registry, RegistryKind, prepare_registry
 from devcluster.tools import Tool, provide_all
 
-CLUSTER_TOOLS = (Tool.ETCD, Tool.KUBE_APISERVER, Tool.KUBE_CONTROLLER_MANAGER, Tool.KUBECTL, Tool.DISTRIBUTION)
+
+class Kubernetes(StrEnum):
+    """Which API server a cluster has; their versions are those of devcluster/go."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    """The oldest that the operator is tested on. The rest of the cluster stays as it is."""
+
+    @property
+    def apiserver(self) -> Tool:
+        """The program."""
+        return Tool.KUBE_APISERVER if self is Kubernetes.NEWEST else Tool.KUBE_APISERVER_OLDEST
+
+
+def cluster_tools(kubernetes: Kubernetes = Kubernetes.NEWEST) -> tuple[Tool, ...]:
+    """Return all programs that a cluster needs.
+
+    Args:
+        kubernetes: Which API server it has.
+    """
+    return (Tool.ETCD, kubernetes.apiserver, Tool.KUBE_CONTROLLER_MANAGER, Tool.KUBECTL, Tool.DISTRIBUTION)
+
 
 _COMMAND_TIMEOUT = 60.0
 # All that a cluster without nodes needs: tokens, the deletion of namespaces, owner references, the CA for in-cluster
@@ -43,6 +65,7 @@ class DevCluster:
     asynchronous code run them by `asyncio.to_thread`.
 
     Args:
+        kubernetes: Which API server.
         apiserver_flags: Further flags of kube-apiserver, after ours.
         registry_environment: ``REGISTRY_…`` variables that override the registry's configuration.
         registry_config: Merged into the registry's configuration (see `registries.start_registry`).
@@ -73,11 +96,13 @@ class DevCluster:
     def __init__(
         self,
         *,
+        kubernetes: Kubernetes = Kubernetes.NEWEST,
         apiserver_flags: Sequence[str] = (),
         registry_environment: Mapping[str, str] | None = None,
         registry_config: Mapping[str, Any] | None = None,
         progress: Progress = to_stderr,
     ) -> None:
+        self._kubernetes = kubernetes
         self._apiserver_flags = apiserver_flags
         self._registry_environment = registry_environment
         self._registry_config = registry_config
@@ -171,7 +196,7 @@ class DevCluster:
         Args:
             cleanup: Told, step by step, how to undo it.
         """
-        self._binaries = provide_all(CLUSTER_TOOLS, progress=self._progress)
+        self._binaries = provide_all(cluster_tools(self._kubernetes), progress=self._progress)
         self.folder = Path(tempfile.mkdtemp(prefix="devcluster-"))
         cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         # If we are killed, the servers are too; they get a moment before the folder goes from under them.
@@ -187,7 +212,8 @@ class DevCluster:
         self.kubeconfig = self._write_kubeconfig("admin", _client_certificate(admin))
 
         self.etcd, etcd_url = self._etcd(self._binaries[Tool.ETCD])
-        self.apiserver = self._apiserver(self._binaries[Tool.KUBE_APISERVER], etcd_url, serving, admin, token_key)
+        apiserver = self._binaries[self._kubernetes.apiserver]
+        self.apiserver = self._apiserver(apiserver, etcd_url, serving, admin, token_key)
         self.controller_manager = self._controller_manager(
             self._binaries[Tool.KUBE_CONTROLLER_MANAGER], serving, token_key
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from devcluster.cluster import CLUSTER_TOOLS, DevCluster
+from devcluster.cluster import DevCluster, Kubernetes, cluster_tools
 from devcluster.errors import DevClusterError
 from devcluster.process import ServerProcess
 from devcluster.signals import Interrupted
@@ -60,17 +60,18 @@ class ObjectState:
         return cls(f"{metadata['namespace']}/{metadata['name']}", ready, message)
 
 
-def demo(*, once: bool, limit: float) -> None:
+def demo(kubernetes: Kubernetes, *, once: bool, limit: float) -> None:
     """Show the operator at work.
 
     Args:
+        kubernetes: Which API server it works with.
         once: End when all objects are Ready, instead of staying until Ctrl-C.
         limit: How many seconds the objects have to become Ready.
 
     Raises:
         DevClusterError: Something did not start, or did not get Ready in time.
     """
-    with started_cluster() as cluster:
+    with started_cluster(kubernetes) as cluster:
         click.echo("\nInstalling the CRD and the operator's permissions")
         install(cluster)
         with operator(cluster) as process:
@@ -89,25 +90,28 @@ def demo(*, once: bool, limit: float) -> None:
             stay(*cluster.servers, process)
 
 
-def up() -> None:
+def up(kubernetes: Kubernetes) -> None:
     """Run the servers until Ctrl-C.
+
+    Args:
+        kubernetes: Which API server.
 
     Raises:
         DevClusterError: Something did not start.
     """
-    with started_cluster() as cluster:
+    with started_cluster(kubernetes) as cluster:
         click.echo(f"\nThe registry: {cluster.registry_url}\nThe API server:\n")
         click.echo(_indented(environment(cluster)))
         stay(*cluster.servers)
 
 
 @contextmanager
-def started_cluster() -> Iterator[DevCluster]:
+def started_cluster(kubernetes: Kubernetes) -> Iterator[DevCluster]:
     """Run a dev cluster, and say so."""
-    provide_all((*CLUSTER_TOOLS, Tool.CRANE))
+    provide_all((*cluster_tools(kubernetes), Tool.CRANE))
     click.echo("Starting etcd, kube-apiserver, kube-controller-manager and a registry")
     begun = time.monotonic()
-    with DevCluster() as cluster:
+    with DevCluster(kubernetes=kubernetes) as cluster:
         click.echo(f"They are ready after {time.monotonic() - begun:.1f} s; all their files are in {cluster.folder}")
         yield cluster
 

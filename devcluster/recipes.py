@@ -53,6 +53,7 @@ class GoRecipe:
         source: The Go module whose version, read from go.mod, is the tool's.
         expected_seconds: See `Recipe`.
         stamps: Linker variables that carry the version; ``{version}``, ``{major}`` and ``{minor}`` are filled in.
+        tags: Build tags.
     """
 
     module: str
@@ -60,6 +61,7 @@ class GoRecipe:
     source: str
     expected_seconds: int
     stamps: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
     def version(self) -> str:  # noqa: D102 - see Recipe
         return _find(rf"^(?:require)?\s*{re.escape(self.source)} (v\S+)", self._go_mod())
@@ -98,7 +100,8 @@ class GoRecipe:
             f"-X {variable}={value.format(version=version, major=major, minor=minor)}"
             for variable, value in self.stamps.items()
         )
-        return ("-mod=readonly", "-trimpath", "-ldflags", " ".join(("-s", "-w", *stamps)))
+        tags = ("-tags", ",".join(self.tags)) if self.tags else ()
+        return ("-mod=readonly", "-trimpath", *tags, "-ldflags", " ".join(("-s", "-w", *stamps)))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ class Tool(StrEnum):
 
     ETCD = "etcd"
     KUBE_APISERVER = "kube-apiserver"
+    KUBE_APISERVER_OLDEST = "kube-apiserver-oldest"
+    """Of the oldest Kubernetes that the operator is tested on."""
     KUBE_CONTROLLER_MANAGER = "kube-controller-manager"
     KUBECTL = "kubectl"
     DISTRIBUTION = "registry"
@@ -32,6 +34,15 @@ class Tool(StrEnum):
     HELM = "helm"
     STATUSJUDGE = "statusjudge"
     """Ours: what kstatus and Argo CD make of an object, by the libraries that they use."""
+
+
+def version(tool: Tool) -> str:
+    """Return the version that is pinned for a tool.
+
+    Args:
+        tool: Which one.
+    """
+    return _recipe(tool).version()
 
 
 def provide(tool: Tool, *, progress: Progress = to_stderr) -> Path:
@@ -108,6 +119,13 @@ def _recipe(tool: Tool) -> Recipe:
     recipes: dict[Tool, Recipe] = {
         Tool.ETCD: _go("etcd", "go.etcd.io/etcd/server/v3", expected_seconds=45),
         Tool.KUBE_APISERVER: _kubernetes("kube-apiserver", expected_seconds=270),
+        Tool.KUBE_APISERVER_OLDEST: _kubernetes(
+            # Without the clouds' clients that it once had built in, which are a third of the work.
+            "kube-apiserver",
+            module="kubernetes-oldest",
+            tags=("providerless",),
+            expected_seconds=190,
+        ),
         Tool.KUBE_CONTROLLER_MANAGER: _kubernetes("kube-controller-manager", expected_seconds=110),
         Tool.KUBECTL: _kubernetes("kubectl", expected_seconds=30),
         Tool.DISTRIBUTION: _go(
@@ -138,10 +156,12 @@ def _go(
     return GoRecipe(module, f"{source}{program}", source=source, expected_seconds=expected_seconds, stamps=stamps)
 
 
-def _kubernetes(program: str, *, expected_seconds: int) -> GoRecipe:
+def _kubernetes(
+    program: str, *, module: str = "kubernetes", tags: tuple[str, ...] = (), expected_seconds: int
+) -> GoRecipe:
     variables = "k8s.io/component-base/version"
     return GoRecipe(
-        module="kubernetes",
+        module=module,
         package=f"k8s.io/kubernetes/cmd/{program}",
         source="k8s.io/kubernetes",
         expected_seconds=expected_seconds,
@@ -151,4 +171,5 @@ def _kubernetes(program: str, *, expected_seconds: int) -> GoRecipe:
             f"{variables}.gitMajor": "{major}",
             f"{variables}.gitMinor": "{minor}",
         },
+        tags=tags,
     )

@@ -6,10 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.cluster import CLUSTER_TOOLS, DevCluster
+from devcluster.cluster import DevCluster, Kubernetes, cluster_tools
 from devcluster.tools import provide_all
 
 _CRD = Path(__file__).parents[1] / "manifests" / "crd.yaml"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the cluster tests run on another Kubernetes."""
+    parser.addoption(
+        "--kubernetes",
+        type=Kubernetes,
+        choices=list(Kubernetes),
+        default=Kubernetes.NEWEST,
+        help="which API server the tests in tests/cluster run on",
+    )
 
 
 def pytest_configure() -> None:
@@ -44,9 +55,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the cluster runs before the first test: in plain sight, and not within a test's time limit."""
-    if session.config.option.collectonly or not any(item.get_closest_marker("cluster") for item in session.items):
+    kubernetes = {_kubernetes(item) for item in session.items if item.get_closest_marker("cluster")}
+    if session.config.option.collectonly or not kubernetes:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():
-        provide_all(CLUSTER_TOOLS)
+        provide_all(list(dict.fromkeys(tool for one in sorted(kubernetes) for tool in cluster_tools(one))))
+
+
+def _kubernetes(item: pytest.Item) -> Kubernetes:
+    """Return the Kubernetes that a test runs on."""
+    asked = (
+        item.callspec.params.get("cluster") if isinstance(item, pytest.Function) and "callspec" in vars(item) else None
+    )
+    return asked if isinstance(asked, Kubernetes) else item.config.option.kubernetes

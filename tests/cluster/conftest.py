@@ -43,12 +43,16 @@ def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster(audit_log: Path) -> Iterator[DevCluster]:
-    """Run a control plane with the operator's CRD and RBAC from manifests/, and a registry."""
+def cluster(request: pytest.FixtureRequest, audit_log: Path) -> Iterator[DevCluster]:
+    """Run a control plane with the operator's CRD and RBAC from manifests/, and a registry.
+
+    It is of the Kubernetes that the command line says; a test may ask for another one by a parameter of this fixture.
+    """
+    kubernetes = getattr(request, "param", request.config.option.kubernetes)
     policy = audit_log.with_name("policy.yaml")
     policy.write_text(yaml.safe_dump(AUDIT_POLICY))
     flags = [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
-    with DevCluster(apiserver_flags=flags) as cluster:
+    with DevCluster(kubernetes=kubernetes, apiserver_flags=flags) as cluster:
         for name in ("crd", "namespace", "rbac"):
             cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
         cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")

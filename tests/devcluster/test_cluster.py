@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from devcluster.certificates import CertificateAuthority
-from devcluster.cluster import CLUSTER_TOOLS, DevCluster
+from devcluster.cluster import DevCluster, cluster_tools
 from devcluster.errors import CommandFailed, ServerFailed
 from devcluster.tools import provide
 from tests.devcluster.observe import eventually, processes_mentioning
@@ -193,7 +193,7 @@ def test_nothing_is_left_after_a_signal(number: signal.Signals, exit_code: int, 
 
 def test_kubebuilder_assets_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control plane from that folder is the one that runs."""
-    for tool in CLUSTER_TOOLS[:2]:
+    for tool in cluster_tools()[:2]:
         (tmp_path / tool.value).symlink_to(provide(tool))
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
     with DevCluster() as cluster:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.cluster import DevCluster
+from devcluster.cluster import DevCluster, Kubernetes
 from devcluster.demo import NotReadyInTime, ObjectState, install, next_steps, wait_until_ready
 from devcluster.process import ServerProcess
+from devcluster.tools import version
 from tests.devcluster.observe import eventually, processes_mentioning
 
 _ROOT = Path(__file__).parents[2]
@@ -115,7 +116,9 @@ def test_ready_means_the_present_generation() -> None:
     assert ObjectState.of(manifest) == ObjectState("n/o", ready=False, message="said")
 
 
-@pytest.mark.parametrize("command", [["demo", "--limit", "0"], ["demo", "--no-such-option"], ["nothing"]])
+@pytest.mark.parametrize(
+    "command", [["demo", "--limit", "0"], ["demo", "--kubernetes", "1.2"], ["up", "--no-such-option"], ["nothing"]]
+)
 def test_wrong_use_is_told(command: list[str]) -> None:
     """A mistyped command is a usage error, not a failure."""
     answer = subprocess.run(
@@ -123,3 +126,15 @@ def test_wrong_use_is_told(command: list[str]) -> None:
     )
     assert answer.returncode == 2
     assert "Usage: python -m devcluster" in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "up"])
+def test_help_tells_which_kubernetes(command: str) -> None:
+    """A person sees which versions there are to choose from."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "devcluster", command, "--help"], capture_output=True, text=True, check=True, timeout=20
+    )
+    told = " ".join(answer.stdout.split())
+    assert "--kubernetes [newest|oldest]" in told
+    for one in Kubernetes:
+        assert f"{one} is {version(one.apiserver)}" in told

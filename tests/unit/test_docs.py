@@ -28,6 +28,8 @@ from controller.config import parse_config
 from controller.metrics import Metrics
 from controller.names import validate_repository_name
 from controller.resource import API_VERSION, KIND, ConditionType
+from devcluster.cluster import Kubernetes
+from devcluster.tools import version
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +268,17 @@ def test_events_exist() -> None:
     sources = " ".join(path.read_text() for path in (ROOT / "controller").rglob("*.py"))
     recorded = re.findall(r'EventType\.(?:NORMAL|WARNING),\s*"(\w+)"', sources)
     assert told == set(recorded)
+
+
+def test_kubernetes_versions() -> None:
+    """README names the oldest and the newest Kubernetes that the tests run on, and is the only page that does."""
+    versions = [version(one.apiserver) for one in (Kubernetes.OLDEST, Kubernetes.NEWEST)]
+    oldest, newest = (one.removeprefix("v").rpartition(".")[0] for one in versions)
+    assert (
+        f"Kubernetes {oldest} or newer; it is tested on {oldest} and on {newest}." in (ROOT / "README.md").read_text()
+    )
+    telling = [page.name for page in PAGES if re.search(r"Kubernetes v?1\.\d", page.read_text())]
+    assert telling == ["CHANGELOG.md", "README.md"]
 
 
 @pages
