@@ -27,7 +27,11 @@ class Kubernetes(StrEnum):
 
     NEWEST = "newest"
     OLDEST = "oldest"
-    """The oldest that the operator is tested on. The rest of the cluster stays as it is."""
+    """The oldest that the operator is tested on.
+
+    The rest of the cluster stays the newest. A controller manager should not be newer than its API server, but the few
+    controllers that run here use APIs that have long been as they are.
+    """
 
     @property
     def apiserver(self) -> Tool:

@@ -155,7 +155,7 @@ def life(cluster: DevCluster, api: Api, tmp_path_factory: pytest.TempPathFactory
                     "other": {"registryUrl": cluster.registry_url},
                     "strict": {"registryUrl": cluster.registry_url, "repositoryPolicy": "Namespaced"},
                 },
-                "timings": {"unavailableAfter": "4s", "progressDeadline": "6s", "probeInterval": "300ms"},
+                "timings": {"unavailableAfter": "5s", "progressDeadline": "7s", "probeInterval": "300ms"},
             },
             kubeconfig=operator_kubeconfig(cluster),
             arguments=("--namespace", namespace),
@@ -187,8 +187,9 @@ def _live(life: Life, objects: Objects, registry: FaultProxy, tell: Callable[[],
     registry.refuse()
     # Three of them, since a gate closes after three failures.
     objects.create_many(["late", "late-1", "late-2"])
-    life.take("down, never ready", "late", tell=tell)
+    objects.wait("late", lambda o: row(o) == EXPECTED["down, never ready"].row, tell=tell)
     life.take("down for a moment", "web", tell=tell)
+    life.take("down, never ready", "late", tell=tell)
     life.take("down, was ready", "web", tell=tell)
     objects.patch("held", {"spec": {"suspend": True}})
     life.take("suspended while down", "held", tell=tell)
@@ -313,17 +314,30 @@ def test_the_commands_of_the_page(
     assert answer.stdout.splitlines()[-1] == objects.get("web")["status"]["uri"]
 
 
-def test_the_example_with_waves_is_taken(cluster: DevCluster) -> None:
-    """The API server takes the example for Argo CD in docs/gitops.md, strictly, and our check holds the job back."""
-    section = PAGE.partition("\n## Argo CD\n")[2]
-    (example,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    cluster.kubectl("create", "namespace", "team-a")
-    cluster.kubectl("apply", "--validate=strict", "-f", "-", stdin=example)
-    first, second = sorted(yaml.safe_load_all(example), key=wave)
+def example(heading: str) -> list[Object]:
+    """Return the objects of the example below a heading of docs/gitops.md."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return list(yaml.safe_load_all(text))
+
+
+def test_the_example_for_flux() -> None:
+    """The first Kustomization waits for its objects, and the second one for the first."""
+    repositories, builds = (document["spec"] for document in example("Flux"))
+    assert repositories["wait"] is True
+    assert builds["dependsOn"] == [{"name": example("Flux")[0]["metadata"]["name"]}]
+
+
+def test_the_example_for_argo(cluster: DevCluster, objects: Objects) -> None:
+    """The API server takes all of it, strictly; the repository is in the first wave, and not Healthy at once."""
+    first, second = example("Argo CD")
     assert [first["kind"], second["kind"]] == [KIND, "Job"]
     assert wave(first) < wave(second)
-    created = json.loads(cluster.kubectl("get", "artrepo", first["metadata"]["name"], "-n", "team-a", "-o", "json"))
-    assert judges.health([created])[0]["status"] == "Progressing"
+    for document in (first, second):
+        document["metadata"]["namespace"] = objects.namespace
+        cluster.kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps(document))
+    (health,) = judges.health([objects.get(first["metadata"]["name"])])
+    assert health["status"] == "Progressing"
 
 
 def wave(object_: Object) -> int:
