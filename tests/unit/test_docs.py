@@ -271,12 +271,14 @@ def test_events_exist() -> None:
 
 
 def test_kubernetes_versions() -> None:
-    """README names the oldest and the newest Kubernetes that the tests run on, and is the only page that does."""
+    """README, alone of the pages, names the oldest and the newest Kubernetes of the tests; Helm refuses older ones."""
     versions = [version(one.apiserver) for one in (Kubernetes.OLDEST, Kubernetes.NEWEST)]
     oldest, newest = (one.removeprefix("v").rpartition(".")[0] for one in versions)
     assert (
         f"Kubernetes {oldest} or newer; it is tested on {oldest} and on {newest}." in (ROOT / "README.md").read_text()
     )
+    chart = yaml.safe_load((generate.chart.CHART / "Chart.yaml").read_text())
+    assert chart["kubeVersion"] == f">={oldest}.0-0"
     telling = [page.name for page in PAGES if re.search(r"Kubernetes v?1\.\d", page.read_text())]
     assert telling == ["CHANGELOG.md", "README.md"]
 
