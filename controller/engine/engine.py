@@ -261,7 +261,10 @@ class Engine:
         except KubernetesError as error:
             self._write_failed(repository, error)
         else:
-            self._again(newest, _API_SERVER, "conflict")
+            if newest.deleting:
+                self._ended(repository.key, newest, "gone")
+            else:
+                self._again(newest, _API_SERVER, "conflict")
 
     def _write_failed(self, repository: ArtifactRepository, error: KubernetesError) -> None:
         logger.warning("Status of %s could not be written, will be tried again: %s", repository.key, error)

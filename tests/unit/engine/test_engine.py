@@ -415,6 +415,22 @@ async def test_an_object_that_is_being_deleted_gets_no_call(world: World) -> Non
     assert world.store.writes == []
 
 
+async def test_an_object_that_turns_out_to_be_going_gets_no_further_call(world: World) -> None:
+    """It is deleted while its status is on its way, and a finalizer keeps it: the conflict tells, no watch has to."""
+    key = Key("team", "web")
+
+    def begin_to_delete() -> None:
+        world.store.before_write = lambda: None
+        world.store.bodies[key]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        world.store.touch(key)
+
+    world.store.before_write = begin_to_delete
+    world.put("web")
+    await asyncio.sleep(60)
+    assert world.registry.asked == ["team/web"]
+    assert world.store.writes == []
+
+
 async def test_a_defect_takes_one_object_only(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """An exception that nobody foresaw is logged; the object is tried again later, the others are served."""
     key, other = Key("team", "web"), Key("team", "other")
