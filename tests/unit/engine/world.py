@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.config import OperatorConfig, RegistryBinding
 from controller.engine.engine import Engine
-from controller.engine.ports import EventType
+from controller.engine.ports import EventType, RepositoryRegistry
 from controller.engine.queue import Priority
 from controller.engine.reconciler import Reconciler
 from controller.engine.registries import ManagedRegistry, RegistryPool
@@ -19,6 +19,20 @@ from controller.metrics import Metrics
 from controller.registry.protocol import EnsuredRepository, Origin
 from controller.resource import ArtifactRepository, ConditionType, Key
 from tests.unit.objects import NOW, make_config
+
+
+def merged(value: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object after a merge patch (RFC 7386)."""
+    result = dict(value)
+    for name, change in patch.items():
+        if change is None:
+            result.pop(name, None)
+        elif isinstance(change, Mapping):
+            before = result.get(name)
+            result[name] = merged(before if isinstance(before, Mapping) else {}, change)
+        else:
+            result[name] = change
+    return result
 
 
 class LoopClock:
@@ -88,9 +102,8 @@ class MemoryStore:
             raise ObjectGone("not found", status=404)
         if body["metadata"]["resourceVersion"] != repository.resource_version:
             raise Conflict("changed", status=409)
-        status = {**body["status"], **patch}
         self.writes.append(repository.key)
-        return self.touch(repository.key, {name: value for name, value in status.items() if value is not None})
+        return self.touch(repository.key, merged(body["status"], patch))
 
     async def list_pages(self) -> AsyncIterator[Sequence[ArtifactRepository]]:
         """Return all objects in pages of two."""
@@ -167,37 +180,46 @@ class World:
     Args:
         config: The configuration; by default one registry, ``artifacts``.
         concurrent: How many objects may be worked on at the same time.
+        store: The API server, where it is not a plain one.
     """
 
-    def __init__(self, config: OperatorConfig | None = None, *, concurrent: int = 16) -> None:
+    def __init__(
+        self, config: OperatorConfig | None = None, *, concurrent: int = 16, store: MemoryStore | None = None
+    ) -> None:
         self.clock = LoopClock()
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.events = ListEvents()
         self.metrics = Metrics()
         self.may_write = True
         self.registries: dict[str, MemoryRegistry] = {}
-        rng = random.Random(1)
-        self.pool = RegistryPool(config or make_config(), connect=self._connect, rng=rng)
-        self.engine = Engine(
-            reconciler=Reconciler(
-                registries=self.pool, store=self.store, events=self.events, clock=self.clock, check=self._check
-            ),
+        self.rng = random.Random(1)
+        self.pool = RegistryPool(config or make_config(), connect=self._connect, rng=self.rng)
+        self.engine = self._make_engine(concurrent)
+        self.engine.start()
+
+    def _make_engine(self, concurrent: int) -> Engine:
+        return Engine(
+            reconciler=self._make_reconciler(),
             registries=self.pool,
             store=self.store,
             clock=self.clock,
-            rng=rng,
+            rng=self.rng,
             concurrent=concurrent,
             metrics=self.metrics,
             outages=self,
         )
-        self.engine.start()
+
+    def _make_reconciler(self) -> Reconciler:
+        return Reconciler(
+            registries=self.pool, store=self.store, events=self.events, clock=self.clock, check=self._check
+        )
 
     @property
     def registry(self) -> MemoryRegistry:
         """The registry ``artifacts``."""
         return self.registries["artifacts"]
 
-    def _connect(self, name: str, binding: RegistryBinding) -> MemoryRegistry:
+    def _connect(self, name: str, binding: RegistryBinding) -> RepositoryRegistry:
         assert binding.registry_url
         return self.registries.setdefault(name, MemoryRegistry())
 
