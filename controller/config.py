@@ -291,6 +291,22 @@ def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBindin
         raise BindingConfigInvalid(binding_name, _sentences(error)) from error
 
 
+def read_yaml(text: str) -> Any:
+    """Return what a YAML document says.
+
+    Args:
+        text: The document.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:
+        # Beside YAMLError there come errors of Python's own: for a date that is none, a wrong tag, endless brackets.
+        raise ConfigError(f"not valid YAML: {error}") from error
+
+
 def parse_config(text: str) -> OperatorConfig:
     """Return the configuration that a file's text holds.
 
@@ -300,10 +316,7 @@ def parse_config(text: str) -> OperatorConfig:
     Raises:
         ConfigError: It is not YAML, or a field is wrong; the message names each by its path, and what is allowed.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}") from error
+    data = read_yaml(text)
     if not isinstance(data, dict):
         raise ConfigError("the file must be a YAML mapping with defaultRegistry and registries")
     try:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-import yaml
-
-from controller.config import RegistryBinding
+from controller.config import RegistryBinding, read_yaml
 from controller.errors import ConfigError
 from controller.names import is_host
 
 HOSTING_NAMESPACE: Final = "kube-public"
 HOSTING_NAME: Final = "local-registry-hosting"
 HOSTING_KEY: Final = "localRegistryHosting.v1"
+
+_MAX_HOSTING: Final = 8192
+"""Characters of an advertisement that are read: it has five short lines, and YAML of a megabyte takes half a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,13 @@ class RegistryHosting:
             text: The value of key ``localRegistryHosting.v1``, YAML.
 
         Raises:
-            ConfigError: It is not a YAML mapping of strings; the message says what is expected.
+            ConfigError: It is not a short YAML mapping of strings; the message says what is expected.
         """
+        if len(text) > _MAX_HOSTING:
+            raise ConfigError(f"{HOSTING_KEY} has {len(text)} characters, at most {_MAX_HOSTING} are read")
         try:
-            data: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            data = read_yaml(text)
+        except ConfigError as error:
             raise ConfigError(f"{HOSTING_KEY} is not valid YAML") from error
         if not isinstance(data, dict):
             raise ConfigError(f"{HOSTING_KEY} must be a mapping such as 'host: localhost:5001'")

@@ -86,6 +86,8 @@ def test_references_follow_the_advertisement(
     mark = audit.mark()
     hosting.advertise("host: http://localhost")
     eventually(lambda: "host must be host or host:port" in operator.log(), tell=operator.log)
+    hosting.advertise("host: 2001-99-99")
+    eventually(lambda: "is not valid YAML" in operator.log(), tell=operator.log)
     hosting.put(other="x")
     eventually(lambda: "has no key localRegistryHosting.v1" in operator.log(), tell=operator.log)
     hosting.delete()

@@ -1,12 +1,22 @@
 """The configuration file: what is read, and what a person is told about what is not."""
 
+import contextlib
 import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from controller.config import RepositoryPolicy, load_config, normalise_registry_url, parse_binding, parse_config
+from controller.config import (
+    RepositoryPolicy,
+    load_config,
+    normalise_registry_url,
+    parse_binding,
+    parse_config,
+    read_yaml,
+)
 from controller.errors import BindingConfigInvalid, ConfigError
 
 MINIMAL = "defaultRegistry: a\nregistries: {a: {registryUrl: http://registry:5000}}\n"
@@ -134,6 +144,27 @@ def test_unusable_registry_urls(url: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         normalise_registry_url(url)
     assert "secret@" not in str(caught.value)
+
+
+FRAGMENTS = [
+    *("a: ", "- ", "[", "]", "{", "}", "'", '"', "x", "1", "=", "+", "~", "\n", " ", "&a ", "*a", "<<: ", "? ", "|\n"),
+    *(
+        f"!!{tag} "
+        for tag in ["int", "float", "bool", "null", "timestamp", "binary", "set", "omap", "pairs", "str", "map", "seq"]
+    ),
+    *("!!python/name:os.system ", "2001-99-99", "2001-01-01 99:99:99", "0x", "1:60", "1e999", "%YAML 1.1\n---\n"),
+]
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join) | st.text())
+@example("[" * 5000)
+@example("!!float ")
+@example("!!bool x")
+@example("!!timestamp x")
+def test_what_is_no_yaml_is_said_so(text: str) -> None:
+    """Any text is read or refused: an edit of a file, or of somebody's ConfigMap, ends no running operator."""
+    with contextlib.suppress(ConfigError):
+        read_yaml(text)
 
 
 def test_a_wrong_binding_is_the_seeds_error() -> None:
