@@ -11,8 +11,6 @@ from pythonjsonlogger.json import JsonFormatter
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0), 0x2028, 0x2029)}
-
 
 class LogFormat(StrEnum):
     """How log entries are written."""
@@ -22,15 +20,22 @@ class LogFormat(StrEnum):
 
 
 class _TextFormatter(logging.Formatter):
-    """Escapes control characters in messages and indents traces, so that nobody can forge an entry."""
+    """Escapes what does not print in messages, and indents traces, so that nobody can forge or turn around an entry."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
-        record.message = record.message.translate(_CONTROL)
+        record.message = _escaped(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
         lines = super().formatException(ei).splitlines()
-        return "\n".join(f"    {line.translate(_CONTROL)}" for line in lines)
+        return "\n".join(f"    {_escaped(line)}" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Return a text with control characters, and those that change a line's direction, as their numbers."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def configure_logging(level: str, format_: LogFormat) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from controller.logs import LogFormat, configure_logging
 
-FORGED = "a\n2026-01-01 ERROR forged\r\x1b[31m\u2028x"
+FORGED = "a\n2026-01-01 ERROR forged\r\x1b[31m\u2028\u202ex"
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +34,12 @@ def log(capsys: pytest.CaptureFixture[str], format_: LogFormat) -> str:
 
 
 def test_text_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
-    """Control characters are escaped, and a trace is indented: no line of it looks like an entry."""
+    """What does not print is escaped, and a trace is indented: no line of it looks like an entry."""
     written = log(capsys, LogFormat.TEXT)
     entries = [line for line in written.splitlines() if not line.startswith("    ")]
     assert len(entries) == 2
     assert "\\x0a2026-01-01 ERROR forged\\x0d\\x1b[31m" in entries[0]
-    assert not set("\r\x1b\u2028") & set(written)
+    assert not set("\r\x1b\u2028\u202e") & set(written)
 
 
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
