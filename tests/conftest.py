@@ -70,3 +70,13 @@ def _kubernetes(item: pytest.Item) -> Kubernetes:
         item.callspec.params.get("cluster") if isinstance(item, pytest.Function) and "callspec" in vars(item) else None
     )
     return asked if isinstance(asked, Kubernetes) else item.config.option.kubernetes
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have recorded by ``record_property``: the campaign's figures."""
+    reports = (report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome))
+    figures = [figure for report in reports if report.when == "call" for figure in report.user_properties]
+    if figures:
+        terminalreporter.section("figures")
+    for name, value in figures:
+        terminalreporter.write_line(f"{name:<72} {value:>12}")

@@ -1,0 +1,21 @@
+"""How large the campaign is (``make campaign``), and how its figures are told."""
+
+import os
+from collections.abc import Callable
+
+from tests.cluster.harness import FULL
+
+SEED = int(os.environ.get("CAMPAIGN_SEED") or 20260101)
+"""What all that is random comes from; printed with the figures."""
+
+SPECS = int(os.environ.get("CAMPAIGN_SPECS") or (50_000 if FULL else 400))
+"""How many hostile objects are tried."""
+
+SECONDS = float(os.environ.get("CAMPAIGN_MINUTES") or (10 if FULL else 0.5)) * 60
+"""How long faults are injected at random."""
+
+LIMIT = 1200 + SECONDS * 3 + SPECS / 10 if FULL else 180
+"""What a test of the campaign may take, in seconds."""
+
+Record = Callable[[str, object], None]
+"""pytest's ``record_property``: what is recorded is printed as a table in the end."""
