@@ -30,7 +30,7 @@ from controller.names import validate_repository_name
 from controller.resource import API_VERSION, KIND, ConditionType
 from devcluster.cluster import Kubernetes
 from devcluster.tools import version
-from docs import generate
+from docs import chart, generate
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "charts").glob("*/README.md")])
@@ -277,8 +277,8 @@ def test_kubernetes_versions() -> None:
     assert (
         f"Kubernetes {oldest} or newer; it is tested on {oldest} and on {newest}." in (ROOT / "README.md").read_text()
     )
-    chart = yaml.safe_load((generate.chart.CHART / "Chart.yaml").read_text())
-    assert chart["kubeVersion"] == f">={oldest}.0-0"
+    about = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+    assert about["kubeVersion"] == f">={oldest}.0-0"
     telling = [page.name for page in PAGES if re.search(r"Kubernetes v?1\.\d", page.read_text())]
     assert telling == ["CHANGELOG.md", "README.md"]
 
