@@ -7,7 +7,7 @@ LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-e
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint tools lock clean clean-cache
+.PHONY: help install demo test bench lint tools lock clean clean-cache
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --o
 
 test: lint tools ## Run lint and all tests, with coverage (ARGS: further arguments of pytest)
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+bench: tools ## Measure speed, CPU and memory (ARGS=--short: in a minute; ARGS="--peer PROGRAM": beside another operator)
+	@exec $(BIN)/python -m tests.benchmark $(ARGS)
 
 lint: install ## Check style, types and who imports whom
 	$(BIN)/ruff check .

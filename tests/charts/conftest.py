@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from devcluster.cluster import DevCluster
 from devcluster.gotoolchain import go_toolchain
 from devcluster.progress import to_stderr
 from tests.charts.rendering import NAMESPACE
-from tests.cluster.conftest import AUDIT_POLICY
-from tests.cluster.harness import Api, Audit
+from tests.cluster.harness import Api, Audit, audit_flags
 
 _PROMETHEUS_OPERATOR = Path(__file__).parent / "prometheus-operator"
 
@@ -28,10 +26,7 @@ def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def cluster(audit_log: Path) -> Iterator[DevCluster]:
     """Run a control plane and a registry, with the namespaces that values and tests name."""
-    policy = audit_log.with_name("policy.yaml")
-    policy.write_text(yaml.safe_dump(AUDIT_POLICY))
-    flags = [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
-    with DevCluster(apiserver_flags=flags) as cluster:
+    with DevCluster(apiserver_flags=audit_flags(audit_log)) as cluster:
         for name in (NAMESPACE, "team-a", "team-b"):
             cluster.kubectl("create", "namespace", name)
         yield cluster

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from devcluster.cluster import DevCluster
 from tests.cluster import harness
-from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
-    MANIFESTS,
     AccessLog,
     Api,
     Audit,
@@ -25,13 +22,6 @@ from tests.cluster.harness import (
     write_kubeconfig,
 )
 from tests.cluster.proxy import FaultProxy
-
-AUDIT_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived", "ResponseStarted"],
-    "rules": [{"level": "Metadata"}],
-}
 
 StartOperator = Callable[..., OperatorProcess]
 
@@ -49,15 +39,7 @@ def cluster(request: pytest.FixtureRequest, audit_log: Path) -> Iterator[DevClus
     It is of the Kubernetes that the command line says; a test may ask for another one by a parameter of this fixture.
     """
     kubernetes = getattr(request, "param", request.config.option.kubernetes)
-    policy = audit_log.with_name("policy.yaml")
-    policy.write_text(yaml.safe_dump(AUDIT_POLICY))
-    flags = [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
-    with DevCluster(kubernetes=kubernetes, apiserver_flags=flags) as cluster:
-        for name in ("crd", "namespace", "rbac"):
-            cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
-        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
-        # For a moment after that it may still say "storage is (re)initializing".
-        eventually(lambda: "No resources" in cluster.kubectl("get", "artrepo", check=False))
+    with harness.audited_cluster(audit_log, kubernetes=kubernetes) as cluster:
         yield cluster
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,7 @@ import yaml
 
 from controller.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from devcluster.certificates import Certificate
-from devcluster.cluster import DevCluster
+from devcluster.cluster import DevCluster, Kubernetes
 from devcluster.process import Probe, ServerProcess, free_port
 from tests.cluster.eventually import eventually
 from tests.cluster.proxy import FaultProxy
@@ -32,7 +33,44 @@ OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}"
 FULL = os.environ.get("FAULTS") == "full"
 """Whether fault tests run in their full form (``FAULTS=full make test``), which takes some minutes more."""
 
+OPERATOR_AGENT = "artifact-repository-controller/"
+
 Object = dict[str, Any]
+
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseStarted"],
+    "rules": [{"level": "Metadata"}],
+}
+
+
+def audit_flags(audit_log: Path) -> list[str]:
+    """Return what has an API server note each request.
+
+    Args:
+        audit_log: Where.
+    """
+    policy = audit_log.with_name("policy.yaml")
+    policy.write_text(yaml.safe_dump(_AUDIT_POLICY))
+    return [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
+
+
+@contextmanager
+def audited_cluster(audit_log: Path, *, kubernetes: Kubernetes = Kubernetes.NEWEST) -> Iterator[DevCluster]:
+    """Run a control plane with the operator's CRD and RBAC from manifests/, and a registry.
+
+    Args:
+        audit_log: Where the API server notes each request.
+        kubernetes: Which API server.
+    """
+    with DevCluster(kubernetes=kubernetes, apiserver_flags=audit_flags(audit_log)) as cluster:
+        for name in ("crd", "namespace", "rbac"):
+            cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
+        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+        # For a moment after that it may still say "storage is (re)initializing".
+        eventually(lambda: "No resources" in cluster.kubectl("get", "artrepo", check=False))
+        yield cluster
 
 
 class Api:
@@ -63,9 +101,14 @@ class Api:
         result: Object = answer.json()
         return result
 
-    def lines(self, path: str) -> Iterator[str]:
-        """Return the lines of an answer as they come."""
-        with self._client.stream("GET", path) as answer:
+    def lines(self, path: str, *, silence: float = 30) -> Iterator[str]:
+        """Return the lines of an answer as they come.
+
+        Args:
+            path: The path, with its query.
+            silence: How many seconds may pass between two of them.
+        """
+        with self._client.stream("GET", path, timeout=silence) as answer:
             yield from answer.iter_lines()
 
     def must(self, method: str, path: str, body: Any = None, **options: Any) -> Object:
@@ -293,6 +336,12 @@ def name_of(event: Object) -> str:
     return f"{resource} {reference.get('namespace', '')}/{reference.get('name', '')}"
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return how much CPU time a process has used, in user mode and in the kernel."""
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
 class OperatorProcess:
     """An operator, run as a person or a Pod runs it.
 
@@ -361,8 +410,8 @@ class OperatorProcess:
 
     def cpu_seconds(self) -> float:
         """Return how much CPU time it has used."""
-        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+        assert self.process.pid is not None
+        return cpu_seconds(self.process.pid)
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Write its configuration file, at once and whole, as the kubelet does."""
@@ -439,12 +488,13 @@ class AccessLog:
         """Return a position: now."""
         return self._path.stat().st_size
 
-    def since(self, mark: int, *, path: str = "/v2/") -> list[str]:
-        """Return the operator's requests since a position: method, path without query, and status.
+    def since(self, mark: int, *, path: str = "/v2/", agent: str = OPERATOR_AGENT) -> list[str]:
+        """Return a client's requests since a position: method, path without query, and status.
 
         Args:
             mark: The position.
             path: What the requests' paths begin with.
+            agent: What the client calls itself, or the beginning of it.
         """
         with self._path.open("rb") as log:
             log.seek(mark)
@@ -452,5 +502,5 @@ class AccessLog:
         return [
             f"{entry[1]} {entry[2].partition('?')[0]} {entry[3]}"
             for entry in entries
-            if entry and entry[2].startswith(path) and entry[4].startswith("artifact-repository-controller/")
+            if entry and entry[2].startswith(path) and entry[4].startswith(agent)
         ]

@@ -1,0 +1,66 @@
+"""``python -m tests.benchmark``, or ``make bench``."""
+
+from pathlib import Path
+
+import click
+
+from tests.benchmark.drawing import draw
+from tests.benchmark.report import Results, table
+from tests.benchmark.rounds import compare
+from tests.cluster.harness import ROOT
+
+_PICTURE = ROOT / "docs" / "benchmarks.svg"
+_RECORD = ROOT / "docs" / "benchmarks.json"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--peer", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Program of another operator."
+)
+@click.option("--sizes", default="100,1000,10000", show_default=True, help="Numbers of objects.")
+@click.option("--alternations", type=click.IntRange(1), default=5, show_default=True, help="How often each one runs.")
+@click.option("--singles", type=click.IntRange(2), default=200, show_default=True, help="Objects one after the other.")
+@click.option("--short", is_flag=True, help="Fifty objects, once; a registry's outage of a second.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=ROOT / "build" / "benchmark",
+    help="Folder for results.json, results.md and growth.svg; default: build/benchmark.",
+)
+@click.option("--record", is_flag=True, help="Keep the results for the documentation, too; then: make docs.")
+def main(
+    peer: Path | None, sizes: str, alternations: int, singles: int, *, short: bool, output: Path, record: bool
+) -> None:
+    """Measure the operator against the bare requests and, where one is named, a peer.
+
+    The full form takes an hour, and the machine should do nothing else meanwhile.
+    """
+    counts = sorted(int(size) for size in sizes.split(","))
+    timings: dict[str, str] = {}
+    if short:
+        counts, alternations, singles = [50], 1, 5
+        timings = {"unavailableAfter": "1s", "probeInterval": "500ms"}
+    output.mkdir(parents=True, exist_ok=True)
+
+    def keep(results: Results) -> None:
+        results.save(output / "results.json")
+        (output / "results.md").write_text(table(results) + "\n")
+        draw(results, output / "growth.svg")
+
+    results = compare(
+        sizes=counts,
+        alternations=alternations,
+        singles=singles,
+        peer=peer,
+        timings=timings,
+        say=lambda line: click.echo(line, err=True),
+        keep=keep,
+    )
+    click.echo(table(results))
+    if record:
+        results.save(_RECORD)
+        draw(results, _PICTURE)
+
+
+if __name__ == "__main__":
+    main()

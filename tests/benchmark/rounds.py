@@ -1,0 +1,79 @@
+"""The order of the rounds: who runs when, so that neither the machine's mood nor the order favours one of them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.benchmark import contenders, scenarios
+from tests.benchmark.report import Results, Run, this_machine, with_cost_of_objects
+from tests.benchmark.scenarios import Figures
+from tests.benchmark.stage import Contender, stage
+
+Progress = Callable[[str], None]
+
+
+def compare(
+    *,
+    sizes: Sequence[int],
+    alternations: int,
+    singles: int,
+    peer: Path | None,
+    timings: dict[str, Any],
+    say: Progress,
+    keep: Callable[[Results], None] = lambda _: None,
+) -> Results:
+    """Run all scenarios.
+
+    Args:
+        sizes: The numbers of objects.
+        alternations: How often each contender runs.
+        singles: How many objects to create one after the other.
+        peer: The peer's program; None: without it.
+        timings: Timings in the operator's configuration that are not the default's, to shorten an outage.
+        say: Takes a line for people after each round.
+        keep: Takes what there is after each alternation.
+    """
+    operator = contenders.operator(timings)
+    everybody = [operator, *([contenders.peer(peer)] if peer else []), contenders.floor()]
+    runs: list[Run] = []
+    results = Results(this_machine(), sizes, runs)
+    for number in range(alternations):
+        for contender in everybody if number % 2 == 0 else reversed(everybody):
+            figures: Figures = {}
+            for size in (1, *sizes):
+                is_last = contender is operator and size == max(sizes)
+                measured = _round(contender, size, singles, long=is_last, outage=is_last and number == 0)
+                figures |= measured
+                say(f"alternation {number + 1}, {contender.name}: " + _in_short(measured))
+            runs.append(Run(contender.name, number, with_cost_of_objects(figures, sizes)))
+        keep(results)
+    return results
+
+
+def _round(contender: Contender, size: int, singles: int, *, long: bool, outage: bool) -> Figures:
+    """Run what one contender does with one number of objects."""
+    figures: Figures = {}
+
+    def add(scenario: str, measured: Figures) -> None:
+        figures.update({f"{scenario}/{size}/{name}": value for name, value in measured.items()})
+
+    with stage() as here:
+        add("burst", scenarios.burst(contender, here, size))
+        if contender.name == contenders.FLOOR_AGENT:
+            return figures
+        if size == 1:
+            add("idle", scenarios.idle(contender, here, singles))
+            return figures
+        add("restart", scenarios.restart(contender, here, size))
+        if long:
+            ready = size + 2  # a restart creates two
+            add("verify", scenarios.verify(contender, here, ready))
+        if outage:
+            measured = scenarios.outage(contender, here)
+            bursts = measured["recovery"] / figures[f"burst/{size}/seconds"]
+            add("outage", measured | {"recovery-bursts": bursts})
+    return figures
+
+
+def _in_short(figures: Figures) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())

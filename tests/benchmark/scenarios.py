@@ -1,0 +1,133 @@
+"""What is measured. Each scenario returns figures by their names; the report knows what they mean."""
+
+import statistics
+import time
+from datetime import UTC, datetime
+
+from controller.resource import REQUESTED_AT_ANNOTATION
+from tests.benchmark.contenders import floor, reconfigure
+from tests.benchmark.stage import Contender, Running, Stage
+
+Figures = dict[str, float]
+
+_WITHIN = 600.0
+"""Longest time for one wait, in seconds."""
+
+_POLL = 0.02
+_STATUS = "artifactrepositories/status"
+
+
+def burst(contender: Contender, stage: Stage, size: int) -> Figures:
+    """Measure from a contender's start until all objects that wait for it are Ready."""
+    names = stage.create(size)
+    with stage.watch() as watch, Running(contender, stage) as running:
+        seconds = watch.wait(names, within=_WITHIN) - running.begun
+        return {
+            "seconds": seconds,
+            "cpu": running.cpu(),
+            "memory": running.peak_megabytes(),
+            "writes": len(running.writes()) / size,
+            "requests": len(running.registry_requests()) / size,
+        }
+
+
+def idle(contender: Contender, stage: Stage, count: int) -> Figures:
+    """Measure one object after the other, from before it is applied until it is seen Ready."""
+    stage.create(1, first=90_000)
+    with stage.watch() as watch, Running(contender, stage) as running:
+        watch.wait(["repo-90000"], within=_WITHIN)  # from now on a blob is there to be mounted
+        cpu = running.cpu()
+        running.mark()
+        taken = []
+        for number in range(count):
+            begun = time.monotonic()
+            stage.objects.create(f"one-{number}")
+            taken.append(watch.wait([f"one-{number}"], within=_WITHIN) - begun)
+        cpu = running.cpu() - cpu
+        return {
+            "p50": statistics.median(taken),
+            "p99": sorted(taken)[int(0.99 * (count - 1))],
+            "cpu": cpu / count,
+            "writes": len(running.writes()) / count,
+            "requests": len(running.registry_requests()) / count,
+        }
+
+
+def restart(contender: Contender, stage: Stage, size: int) -> Figures:
+    """Measure how soon new objects are served by a contender that finds all others Ready, and what it writes to these.
+
+    One was created while no operator ran, the other one is created once that is Ready.
+    """
+    stage.create(1, first=size)
+    with stage.watch() as watch, Running(contender, stage) as running:
+        waiting = watch.wait([f"repo-{size:05}"], within=_WITHIN) - running.begun
+        begun = time.monotonic()
+        stage.objects.create("fresh")
+        fresh = watch.wait(["fresh"], within=_WITHIN) - begun
+        cpu = running.cpu()
+        expected = {f"patch {_STATUS} {stage.objects.namespace}/{name}" for name in (f"repo-{size:05}", "fresh")}
+        writes = running.writes()
+        return {
+            "waiting": waiting,
+            "fresh": fresh,
+            "cpu": cpu,
+            "memory": running.peak_megabytes(),
+            "writes": len(writes) - len(expected.intersection(writes)),
+        }
+
+
+def verify(operator: Contender, stage: Stage, size: int) -> Figures:
+    """Measure a pass over objects that are all Ready, as fast as it goes, and the same requests by a bare loop.
+
+    A change of the configuration has all objects verified at once; a resync, which does the same, takes its time.
+    """
+    with Running(operator, stage) as running:
+        running.cpu()
+        mark = stage.access_log.mark()
+        reconfigure(running, stage, {"resyncInterval": "11m"})
+        ours = _heads_per_second(stage, mark, size)
+        writes = len(running.writes())
+    mark = stage.access_log.mark()
+    with Running(floor(verify=True), stage):
+        bare = _heads_per_second(stage, mark, size)
+    return {"rate": ours, "floor": bare, "share": ours / bare, "writes": writes}
+
+
+def _heads_per_second(stage: Stage, mark: int, count: int) -> float:
+    """Return the rate of so many HEAD requests, as the registry sees them."""
+    seen, begun = 0, 0.0
+    deadline = time.monotonic() + _WITHIN
+    with stage.cluster.registry.log.open("rb") as log:
+        log.seek(mark)
+        while seen < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{seen} of {count} objects were verified within {_WITHIN:g} s")
+            new = log.read().count(b'"HEAD /v2/')
+            seen += new
+            if new and not begun:
+                begun, count = time.monotonic(), count - new
+                seen = 0
+            time.sleep(_POLL)
+    return count / (time.monotonic() - begun)
+
+
+def outage(operator: Contender, stage: Stage) -> Figures:
+    """Measure an outage of the registry that lasts until all objects tell of it, and the recovery."""
+    names = [object_["metadata"]["name"] for object_ in stage.objects.list()]
+    with stage.watch() as watch, Running(operator, stage) as running:
+        running.cpu()
+        running.mark()
+        stage.cluster.registry.kill()
+        for name in names[:5]:  # what is verified next would find it out as well, some time within the next resync
+            stage.objects.patch(name, _requested_now())
+        watch.wait(names, status="Unknown", within=_WITHIN)
+        stage.cluster.registry.start()
+        stage.cluster.registry.wait_until_ready()
+        back = time.monotonic()
+        recovery = watch.wait(names, within=_WITHIN) - back
+        running.cpu()
+        return {"recovery": recovery, "writes": len(running.writes()) / len(names)}
+
+
+def _requested_now() -> dict[str, dict[str, dict[str, str]]]:
+    return {"metadata": {"annotations": {REQUESTED_AT_ANNOTATION: datetime.now(UTC).isoformat()}}}

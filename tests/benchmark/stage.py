@@ -1,0 +1,203 @@
+"""Where a round takes place: servers of its own, objects, and a watch that sees them become Ready."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from controller.resource import GROUP, PLURAL, VERSION
+from devcluster.cluster import DevCluster
+from devcluster.process import ServerProcess
+from tests.cluster import harness
+from tests.cluster.harness import AccessLog, Api, Audit, Objects
+
+NAMESPACE = "bench"
+
+_QUIET_WINDOW = 0.5
+_QUIET_SHARE = 0.1
+_QUIET_WITHIN = 120.0
+_SILENCE = 200.0
+"""Longest time without any news of an object, in seconds: an outage is told of after a minute."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Fresh servers: what an earlier round has left behind slows no later one.
+
+    Args:
+        cluster: The servers.
+        objects: The round's objects.
+        audit: What the API server notes of each request.
+        access_log: What the registry notes of each request.
+    """
+
+    cluster: DevCluster
+    objects: Objects
+    audit: Audit
+    access_log: AccessLog
+
+    def create(self, count: int, *, first: int = 0) -> list[str]:
+        """Create objects; return their names once the servers have nothing left to do."""
+        names = [f"repo-{number:05}" for number in range(first, first + count)]
+        self.objects.create_many(names)
+        pids = [server.pid for server in self.cluster.servers]
+        wait_until_quiet(*(pid for pid in pids if pid is not None))
+        return names
+
+    @contextmanager
+    def watch(self) -> Iterator["ReadyWatch"]:
+        """Watch the objects from now on."""
+        yield ReadyWatch(self.objects)
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """Start the servers for a round."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        audit_log = Path(folder, "audit.log")
+        with harness.audited_cluster(audit_log) as cluster:
+            api = Api(cluster)
+            api.must("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+            yield Stage(cluster, Objects(api, NAMESPACE), Audit(audit_log), AccessLog(cluster.registry.log))
+            api.close()
+
+
+class ReadyWatch:
+    """Sees at once what becomes of the objects' Ready condition; asking for it would cost the servers more.
+
+    Args:
+        objects: The objects, watched from now on.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{objects.namespace}/{PLURAL}"
+        now = objects.api.must("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
+        self._lines = objects.api.lines(f"{path}?watch=true&resourceVersion={now}", silence=_SILENCE)
+        self._ready: dict[str, str] = {}
+
+    def wait(self, names: Iterable[str], *, status: str = "True", within: float) -> float:
+        """Return when the last of some objects was seen to have a status of Ready, on time.monotonic().
+
+        Args:
+            names: The objects.
+            status: The status.
+            within: For how many seconds to wait.
+
+        Raises:
+            TimeoutError: The time is over.
+        """
+        deadline = time.monotonic() + within
+        missing = {name for name in names if self._ready.get(name) != status}
+        while missing:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(missing)} objects were not Ready={status} within {within:g} s")
+            name, ready = self._next()
+            if ready == status:
+                missing.discard(name)
+        return time.monotonic()
+
+    def _next(self) -> tuple[str, str]:
+        event = json.loads(next(self._lines))
+        name, ready = event["object"]["metadata"]["name"], harness.ready(event["object"])[0] or ""
+        self._ready[name] = ready
+        return name, ready
+
+
+def wait_until_quiet(*pids: int) -> None:
+    """Wait until processes have used next to no CPU for a moment.
+
+    Raises:
+        TimeoutError: They do not come to rest.
+    """
+
+    def used() -> float:
+        return sum(map(harness.cpu_seconds, pids))
+
+    before = used()
+    for _ in range(int(_QUIET_WITHIN / _QUIET_WINDOW)):
+        time.sleep(_QUIET_WINDOW)
+        now = used()
+        if now - before < _QUIET_SHARE * _QUIET_WINDOW:
+            return
+        before = now
+    raise TimeoutError(f"no rest within {_QUIET_WITHIN:g} s")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of those that are compared.
+
+    Args:
+        name: How the results call it.
+        agent: How it calls itself to the registry.
+        prepare: Returns its process, not started yet, for a folder of its own.
+    """
+
+    name: str
+    agent: str
+    prepare: Callable[[Stage, Path], ServerProcess]
+
+
+class Running:
+    """A contender at work, from its start to its stop.
+
+    Args:
+        contender: Who.
+        stage: Where.
+    """
+
+    def __init__(self, contender: Contender, stage: Stage) -> None:
+        self._contender = contender
+        self._stage = stage
+        self._folder = tempfile.TemporaryDirectory(prefix="contender-")
+        self.directory = Path(self._folder.name)
+        self.process = contender.prepare(stage, self.directory)
+        self._marks = (0, 0)
+
+    def __enter__(self) -> Self:
+        self.mark()
+        self.begun = time.monotonic()
+        self.process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop(timeout=30)
+        self._folder.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """Its process id.
+
+        Raises:
+            RuntimeError: It has ended; the message has the end of its log.
+        """
+        if self.process.pid is None:
+            raise RuntimeError(f"{self._contender.name} has ended:\n{self.process.log_tail()}")
+        return self.process.pid
+
+    def cpu(self) -> float:
+        """Return how much CPU time it has used, in seconds, once it has come to rest."""
+        wait_until_quiet(self.pid)
+        return harness.cpu_seconds(self.pid)
+
+    def peak_megabytes(self) -> float:
+        """Return how much memory it had at most."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        peak = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        return int(peak) * 1024 / 1e6
+
+    def mark(self) -> None:
+        """Count requests from here on."""
+        self._marks = (self._stage.audit.mark(), self._stage.access_log.mark())
+
+    def writes(self) -> list[str]:
+        """Return what it has written to the API server since the mark."""
+        return self._stage.audit.writes(self._marks[0])
+
+    def registry_requests(self) -> list[str]:
+        """Return what it has asked of the registry since the mark."""
+        return self._stage.access_log.since(self._marks[1], agent=self._contender.agent)
