@@ -1,10 +1,11 @@
 """The edge: kopf's watch turns what happens in the cluster into keys in the queue. The only module that knows kopf.
 
-One ``@kopf.on.event`` handler tells creation (``ADDED``), resumption (an event without a type: the object was there
-when the operator started, or after a gap in the watch), change and deletion apart, and does nothing but tell the
-engine. kopf's higher handlers (``on.create``, ``on.resume``, ``on.update``) would tell the same, but keep a record of
-what they have handled, and that record is written to each object; ours is ``status.observedGeneration``. A handler for
-deletion, a timer or a daemon would add a finalizer, and every deletion would wait for a running operator.
+kopf logs in, lists, watches, and comes back after whatever ends a watch. Its stream of events is read where it comes
+from, and not through handlers. ``on.create``, ``on.resume`` and ``on.update`` keep a record of what they have handled,
+and write it to each object; ours is ``status.observedGeneration``. A handler for deletion, a timer or a daemon adds a
+finalizer, and every deletion would wait for a running operator. ``on.event`` does neither, but has a task and a queue
+for each object, and spends more on each event, our own writes' included, than all the rest of the operator: 0.9 ms of
+3 ms of CPU for each object that is created.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 import kopf
+from kopf._cogs.clients.watching import Bookmark, infinite_watch  # not public: kopf's minor version is pinned
+from kopf._cogs.structs.references import Namespace, NamespaceName, Resource
 
 from controller.engine.queue import Priority
 from controller.kube.access import bearer_token, load_configuration
@@ -64,14 +67,18 @@ async def watch(
     Raises:
         Exception: The watch has ended with an error that kopf does not retry; the caller starts it again.
     """
+    settings = _settings(label_selector)
     tasks = await kopf.spawn_tasks(
-        registry=_registry(sink, established),
-        settings=_settings(label_selector),
+        registry=_registry(established),
+        settings=settings,
         clusterwide=not namespaces,
         namespaces=namespaces,
         standalone=True,
     )
     install_signal_handlers()
+    # They find kopf's credentials in the context that it has just set.
+    places: Sequence[Namespace] = [NamespaceName(name) for name in namespaces] or [None]
+    tasks = [*tasks, *(asyncio.create_task(_follow(sink, settings, place)) for place in places)]
     # Not kopf.run_tasks(): it takes every task in the loop that is younger than the watch for one of kopf's, waits for
     # it and cancels it in the end.
     try:
@@ -84,7 +91,31 @@ async def watch(
     raise errors[0] if errors else RuntimeError(f"{next(iter(ended)).get_name()} ended")
 
 
-def _registry(sink: ObjectSink, established: Callable[[bool], None]) -> kopf.OperatorRegistry:
+async def _follow(sink: ObjectSink, settings: kopf.OperatorSettings, place: Namespace) -> None:
+    """Tell of the objects in a namespace, or in all; ends only by an error that kopf does not retry."""
+    resource = Resource(GROUP, VERSION, PLURAL, namespaced=True)
+    async for event in infinite_watch(settings=settings, resource=resource, namespace=place):
+        if not isinstance(event, Bookmark) and event["type"] != "BOOKMARK":
+            _tell(sink, event["type"], ArtifactRepository.from_body(event["object"]))
+
+
+def _tell(sink: ObjectSink, type_: str | None, repository: ArtifactRepository) -> None:
+    """Turn an event into a key in the queue.
+
+    Args:
+        sink: Who is told.
+        type_: What has happened; None: the object was there when the operator started, or after a gap in the watch.
+        repository: The object.
+    """
+    if type_ == "DELETED":
+        sink.forget(repository.key)
+    elif repository.deleting or not repository.is_handled:
+        sink.enqueue(repository, Priority.HIGH)
+    elif type_ is None:
+        sink.enqueue(repository, Priority.LOW)
+
+
+def _registry(established: Callable[[bool], None]) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
     pauses = Pauses(random.Random())  # noqa: S311 - jitter, not a secret
     logins = iter(range(1 << 62))
@@ -110,18 +141,6 @@ def _registry(sink: ObjectSink, established: Callable[[bool], None]) -> kopf.Ope
             trace_configs=[_watch_trace(established, pauses)],
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
-
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def observe(event: kopf.RawEvent, **_: Any) -> None:
-        """Turn one event into a key in the queue."""
-        repository = ArtifactRepository.from_body(event["object"])
-        match event["type"]:
-            case "DELETED":
-                sink.forget(repository.key)
-            case None:
-                sink.enqueue(repository, Priority.LOW)
-            case _ if repository.deleting or not repository.is_handled:
-                sink.enqueue(repository, Priority.HIGH)
 
     return registry
 
@@ -186,30 +205,14 @@ def _settings(label_selector: str) -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = None  # it would kill the process after a watch that was only restarted
     settings.posting.enabled = False
-    settings.persistence.diffbase_storage = _NoDiffBase()
-    settings.persistence.consistency_timeout = 0
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = _EndlessBackoffs()
     settings.watching.chunk_size = 500
     settings.watching.inactivity_timeout = _INACTIVITY
-    settings.queueing.idle_timeout = 1
     if label_selector:
         settings.watching.label_selectors[GROUP, PLURAL] = label_selector
     return settings
-
-
-class _NoDiffBase(kopf.DiffBaseStorage):
-    """Keeps no record of what was handled: status does."""
-
-    def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence()
-
-    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        pass
 
 
 class _EndlessBackoffs:
