@@ -4,7 +4,7 @@ It trusts nobody: whatever comes back is bounded in size and time, a redirect is
 and no library error leaves unwrapped. What the answers mean is decided in :mod:`controller.registry.answers`, what is
 asked in :mod:`controller.registry.client`.
 
-It sits on httpx's transport seam (``httpx.AsyncBaseTransport``, filled by ``httpx-aiohttp``) and not on
+It sits on httpx's transport seam (``httpx.AsyncBaseTransport``, filled with aiohttp) and not on
 ``httpx.AsyncClient``: the client's cookies, redirects, proxies and authentication would all have to be switched off
 here, and they cost a third of a request's CPU (docs/architecture.md has the figures).
 """
@@ -25,7 +25,6 @@ from typing import Final, cast
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from controller import __version__
 from controller.config import TLS, RegistryBinding
@@ -58,11 +57,11 @@ _LIBRARY_ERRORS: Final = (
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,
-    aiohttp.ClientError,  # httpx-aiohttp maps only a part of them
+    aiohttp.ClientError,
     OSError,  # TimeoutError and ssl.SSLError, too
     ValueError,
 )
-"""What httpx, httpx-aiohttp, aiohttp and asyncio are seen to raise."""
+"""What httpx, aiohttp and asyncio are seen to raise."""
 
 _REASONS: Final = (
     (aiohttp.ClientConnectorDNSError, "its host name cannot be resolved"),
@@ -186,10 +185,9 @@ class Connection:
     ) -> None:
         self.endpoint: Final = Endpoint.of(binding.registry_url)
         self._timeouts = timeouts
-        self._extensions = {"timeout": {"connect": timeouts.connect, "read": timeouts.read, "pool": timeouts.pool}}
         self._on_request = on_request
         self._trust = _Trust(binding_name, binding.tls)
-        self._transport = transport or _network(self._trust)
+        self._transport = transport or NetworkTransport(lambda: self._trust.context, timeouts)
         self._auth = Authenticator(self.endpoint, binding.credentials, self._request_token)
 
     async def close(self) -> None:
@@ -285,10 +283,10 @@ class Connection:
         if authorization is not None:
             headers = httpx.Headers([*headers.raw, (b"Authorization", authorization.encode())])
         if not request.once or content is None:
-            return httpx.Request(request.method, url, headers=headers, content=content, extensions=self._extensions)
+            return httpx.Request(request.method, url, headers=headers, content=content)
         headers = httpx.Headers([*headers.raw, (b"Content-Length", b"%d" % len(content))])
         stream = _OneShot(content)
-        return httpx.Request(request.method, url, headers=headers, stream=stream, extensions=self._extensions)
+        return httpx.Request(request.method, url, headers=headers, stream=stream)
 
     async def _read(self, request: Request, status: int, stream: httpx.AsyncByteStream) -> bytes:
         """Return a body, which must not be too long; of an error's, the beginning is enough."""
@@ -341,19 +339,70 @@ def _reason(error: BaseException, timeouts: Timeouts) -> str | None:
     return None
 
 
-def _network(trust: _Trust) -> Transport:
-    """Return the transport for real registries.
+class NetworkTransport(httpx.AsyncBaseTransport):
+    """aiohttp behind httpx's seam: the transport for real registries.
 
-    The session is made here, and when the loop runs, since the transport's own one would keep a registry's cookies.
-    aiohttp refuses more than 8 KiB in one header line and more than 128 headers by default.
+    ``httpx-aiohttp`` does the same for any client and any request. What that takes (timeouts for each request, errors
+    translated, headers decoded and encoded again) costs as much as aiohttp itself, and is not needed here: timeouts are
+    the same for all requests, and errors are read where they are caught.
+
+    Args:
+        trust: Returns what TLS connections are checked by.
+        timeouts: How long one request may take.
     """
 
-    def open_session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE, ssl=trust.context)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+    def __init__(self, trust: Callable[[], ssl.SSLContext], timeouts: Timeouts) -> None:
+        self._trust = trust
+        self._timeout = aiohttp.ClientTimeout(
+            connect=timeouts.pool, sock_connect=timeouts.connect, sock_read=timeouts.read
+        )
+        self._session: aiohttp.ClientSession | None = None
 
-    # verify is for sessions that the transport would open itself: a context that believes nobody.
-    return AiohttpTransport(client=open_session, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; return the answer as soon as its headers are there."""
+        if self._session is None:
+            self._session = self._open_session()
+        response = await self._session.request(
+            request.method,
+            str(request.url),
+            headers=request.headers,
+            data=request.stream if isinstance(request.stream, _OneShot) else request.content or None,
+            allow_redirects=False,
+            timeout=self._timeout,
+        )
+        return httpx.Response(response.status, headers=response.raw_headers, stream=_Incoming(response))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return a session that keeps no cookies and asks the environment for nothing; made when the loop runs.
+
+        aiohttp refuses more than 8 KiB in one header line and more than 128 headers by default.
+        """
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE, ssl=self._trust()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+
+class _Incoming(httpx.AsyncByteStream):
+    """The body of an answer, as it comes."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._response.content.iter_any():
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it where the answer was not read to its end."""
+        self._response.release()
 
 
 @lru_cache(maxsize=16)

@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 import httpx
 import uvloop
-from httpx_aiohttp import AiohttpTransport
 
 from controller.registry import marker
+from controller.registry.connection import NetworkTransport, Timeouts
 from controller.resource import GROUP, PLURAL, VERSION
 
 _PATH = f"/apis/{GROUP}/{VERSION}"
@@ -39,7 +39,7 @@ class Floor:
 
     def __init__(self, registry: str, api: str, session: aiohttp.ClientSession) -> None:
         self._registry, self._api, self._session = registry, api, session
-        self._transport = AiohttpTransport(client=aiohttp.ClientSession)
+        self._transport = NetworkTransport(ssl.create_default_context, Timeouts())
         self._mount_from = ""
 
     async def run(self, do: Callable[[Any], Awaitable[None]]) -> None:
