@@ -45,6 +45,7 @@ class Options:
         scope: What is worked on.
         leader_elect: Whether to work only while holding the Lease.
         lease_namespace: Namespace of the Lease; None: the Pod's own.
+        lease_name: Name of the Lease. Those that share the objects between them have one each.
         health_address: Where health and metrics are served; None: nowhere.
         grace: How long reconciles that are under way may take after a stop, in seconds.
         events: Whether to record Kubernetes events.
@@ -54,6 +55,7 @@ class Options:
     scope: Scope = field(default_factory=Scope)
     leader_elect: bool = False
     lease_namespace: str | None = None
+    lease_name: str = LEASE_NAME
     health_address: str | None = None
     grace: float = 20.0
     events: bool = True
@@ -125,14 +127,14 @@ class Operator:
             self._not_ready = reason
 
     async def _work_while_leading(self, events: EventRecorder) -> None:
-        namespace = self._options.lease_namespace or _own_namespace()
+        namespace, name = self._options.lease_namespace or _own_namespace(), self._options.lease_name
         # A connection of its own: what renews waits neither behind the work nor for one after the other of its
         # connections that died without a word.
         api = KubernetesApi(connections=1)
         elector = LeaderElector(
             api,
             namespace=namespace,
-            name=LEASE_NAME,
+            name=name,
             identity=f"{socket.gethostname()}_{uuid.uuid4()}",
             rng=self._rng,
             clock=self._clock,
@@ -140,7 +142,7 @@ class Operator:
         self._metrics.observe_leader(lambda: elector.is_leader)
         try:
             while not self._stopping.is_set():
-                logger.info("Waiting for the Lease %s/%s", namespace, LEASE_NAME)
+                logger.info("Waiting for the Lease %s/%s", namespace, name)
                 self._set_not_ready(None)  # standing by is what a second replica is for
                 await self._unless_stopping(elector.acquire())
                 if not self._stopping.is_set():

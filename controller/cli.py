@@ -8,7 +8,7 @@ import click
 import uvloop
 
 from controller import __version__
-from controller.app import Options, run_operator
+from controller.app import LEASE_NAME, Options, run_operator
 from controller.config import load_config
 from controller.errors import ConfigError, KubernetesError
 from controller.kube.access import is_in_cluster
@@ -50,6 +50,12 @@ def main() -> None:
 )
 @click.option("--lease-namespace", help="Namespace of the Lease. Default: the Pod's own.")
 @click.option(
+    "--lease-name",
+    default=LEASE_NAME,
+    show_default=True,
+    help="Name of the Lease. Operators that share the objects between them need one each (see docs/benchmarks.md).",
+)
+@click.option(
     "--health-address",
     metavar="HOST:PORT",
     help="Serve /healthz, /readyz and /metrics there, e.g. 127.0.0.1:8080, or :8080 for all addresses. Default: not.",
@@ -77,6 +83,7 @@ def run(
     concurrent: int,
     leader_elect: bool | None,
     lease_namespace: str | None,
+    lease_name: str,
     health_address: str | None,
     grace_period: float,
     events: bool,
@@ -93,6 +100,7 @@ def run(
         scope=Scope(namespaces=namespaces, label_selector=watch_label_selector, concurrent=concurrent),
         leader_elect=is_in_cluster() if leader_elect is None else leader_elect,
         lease_namespace=lease_namespace,
+        lease_name=lease_name,
         health_address=health_address,
         grace=grace_period,
         events=events,
