@@ -53,7 +53,7 @@ def main() -> None:
     "--lease-name",
     default=LEASE_NAME,
     show_default=True,
-    help="Name of the Lease. Operators that share the objects between them need one each (see docs/benchmarks.md).",
+    help="Name of the Lease. Operators that share the objects between them need one each.",
 )
 @click.option(
     "--health-address",

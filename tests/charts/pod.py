@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -76,6 +77,11 @@ class OperatorPod:
     def metrics(self) -> str:
         """Return its metrics."""
         return httpx.get(f"http://{self.address}/metrics", trust_env=False).text
+
+    def metric(self, name: str) -> float:
+        """Return the value of a metric without labels."""
+        (value,) = re.findall(rf"^{name} (\S+)$", self.metrics(), re.MULTILINE)
+        return float(value)
 
     def _mount(
         self, documents: Sequence[Document], cluster: DevCluster, spec: Mapping[str, Any], container: Mapping[str, Any]

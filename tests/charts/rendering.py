@@ -37,14 +37,15 @@ def helm(*arguments: str | Path, kubeconfig: Path | None = None, check: bool = T
     return answer.stdout if check else answer.stderr
 
 
-def render(*arguments: str | Path, namespace: str = NAMESPACE) -> list[Document]:
+def render(*arguments: str | Path, namespace: str = NAMESPACE, release: str = RELEASE) -> list[Document]:
     """Return what a release would install.
 
     Args:
         arguments: Values, as helm's arguments.
         namespace: The release's namespace.
+        release: Its name.
     """
-    text = helm("template", RELEASE, CHART, "--namespace", namespace, *arguments)
+    text = helm("template", release, CHART, "--namespace", namespace, *arguments)
     return [document for document in yaml.safe_load_all(text) if document]
 
 

@@ -22,7 +22,7 @@ from devcluster.cluster import DevCluster
 from devcluster.manifests import CHART
 from devcluster.process import free_port
 from tests.charts.image import Engine, NoEngine, find_engine, must
-from tests.charts.rendering import NAMESPACE, RELEASE, helm, only, render
+from tests.charts.rendering import FULL_NAME, NAMESPACE, RELEASE, helm, only, render
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import Api, Objects
 
@@ -167,9 +167,7 @@ def test_main_job(container: Container, api: Api) -> None:
     objects = Objects(api, "team-b")
     objects.create("web")
     objects.wait_ready("web", tell=container.log)
-    lease = api.must(
-        "GET", f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/artifact-repository-controller"
-    )
+    lease = api.must("GET", f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{FULL_NAME}")
     assert lease["spec"]["holderIdentity"]
     status = Path(f"/proc/{container.pid()}/status").read_text()
     assert [
