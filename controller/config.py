@@ -54,6 +54,19 @@ def _parse_duration(value: object) -> object:
     return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
 
 
+def format_duration(value: timedelta) -> str:
+    """Return a duration as it would be written in the configuration, in one unit: ``500ms``, ``60s``, ``10m``, ``2h``.
+
+    Args:
+        value: The duration.
+    """
+    milliseconds = round(value / timedelta(milliseconds=1))
+    for unit, size, least in (("h", 3_600_000, 3_600_000), ("m", 60_000, 120_000), ("s", 1_000, 1_000)):
+        if milliseconds >= least and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
+
+
 def _check_duration(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("must be longer than zero")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from controller.config import Timings
+from controller.config import Timings, format_duration
 from controller.references import RegistryAddresses
 from controller.registry.protocol import Origin
 from controller.resource import ArtifactRepository, ConditionType, Reason
@@ -204,11 +204,9 @@ def _failed(repository: ArtifactRepository, outcome: Failed, now: datetime, timi
         conditions[ConditionType.RECONCILING] = ("True", outcome.reason, "Retrying; see Ready for what is wrong.")
         recheck_after = left
     else:
-        conditions[ConditionType.STALLED] = (
-            "True",
-            Reason.PROGRESS_DEADLINE_EXCEEDED,
-            f"Not ready for more than {timings.progress_deadline}; retries go on. See Ready for what is wrong.",
-        )
+        deadline = format_duration(timings.progress_deadline)
+        told = f"Not ready for more than {deadline}; retries go on. See Ready for what is wrong."
+        conditions[ConditionType.STALLED] = ("True", Reason.PROGRESS_DEADLINE_EXCEEDED, told)
     status["conditions"] = _conditions(repository, now, conditions)
     return Decision(status, recheck_after)
 

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from controller.cli import main as command_line
-from controller.config import OperatorConfig, Timings
+from controller.config import OperatorConfig, Timings, format_duration
 from controller.metrics import Metrics
 from controller.references import RegistryAddresses
 from controller.registry.protocol import Origin
@@ -185,14 +185,8 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, timedelta):
-        return duration(value)
+        return format_duration(value)
     return _code(str(value))
-
-
-def duration(value: timedelta) -> str:
-    """Return a duration as it is written in the configuration."""
-    seconds = int(value.total_seconds())
-    return f"{seconds // 60}m" if seconds % 60 == 0 and seconds > 60 else f"{seconds}s"  # noqa: PLR2004
 
 
 def options() -> str:
@@ -295,8 +289,8 @@ def _situations() -> list[Situation]:
     down = _failure(Reason.REGISTRY_UNAVAILABLE)
     blip = _failure(Reason.REGISTRY_UNAVAILABLE, _TIMINGS.unavailable_after / 2)
     denied = _failure(Reason.ACCESS_DENIED)
-    deadline = duration(_TIMINGS.progress_deadline)
-    patience = duration(_TIMINGS.unavailable_after)
+    deadline = format_duration(_TIMINGS.progress_deadline)
+    patience = format_duration(_TIMINGS.unavailable_after)
     elsewhere = Suspended("another", None)
     suspended = Suspended(_TARGET.registry, _TARGET.repository_name)
     return [

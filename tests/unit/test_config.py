@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controller.config import (
     RepositoryPolicy,
+    format_duration,
     load_config,
     normalise_registry_url,
     parse_binding,
@@ -186,3 +187,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     bad.write_text("a: b")
     with pytest.raises(ConfigError, match=r"bad\.yaml: .*a: unknown field"):
         load_config(bad)
+
+
+@pytest.mark.parametrize("text", ["1ms", "500ms", "1s", "60s", "90s", "2m", "10m", "1h", "36h"])
+def test_durations_are_told_as_they_are_written(text: str) -> None:
+    """A message shows a duration as a person would write it, and it is read as the same one."""
+    config = parse_config(
+        f"{{defaultRegistry: a, registries: {{a: {{registryUrl: b}}}}, timings: {{resyncInterval: {text}}}}}"
+    )
+    assert format_duration(config.timings.resync_interval) == text
