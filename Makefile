@@ -18,7 +18,7 @@ demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --o
 	@exec $(BIN)/python -m devcluster demo $(ARGS)
 
 test: lint tools ## Run lint and all tests, with coverage (ARGS: further arguments of pytest)
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term $(ARGS)
 
 bench: tools ## Measure speed, CPU and memory (ARGS=--short: in a minute; ARGS="--peer PROGRAM": beside another operator)
 	@exec $(BIN)/python -m tests.benchmark $(ARGS)
@@ -63,7 +63,7 @@ $(BIN)/.project: $(BIN)/.packages pyproject.toml
 
 # The image, and what is made from the code.
 CONTAINER_ENGINE ?= docker
-VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' controller/__init__.py)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' controller/__init__.py)
 IMAGE ?= artifact-repository-controller:$(VERSION)
 BASE_IMAGE ?=
 KIND_CLUSTER ?= kind

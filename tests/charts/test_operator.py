@@ -10,7 +10,6 @@ alerts, dashboard                                    | read only metrics and lab
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from devcluster.registries import RegistryKind, start_registry
 from tests.charts.pod import OperatorPod
 from tests.charts.rendering import NAMESPACE, NAMESPACES_VALUES, RELEASE, Document, helm, only, permissions, render
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import Api, Audit, Object, Objects
+from tests.cluster.harness import Api, Audit, Object, Objects, remove_repositories
 from tests.cluster.proxy import Delay, FaultProxy
 from tests.contract.test_authentication import HTPASSWD, PASSWORD
 
@@ -56,11 +55,12 @@ def installed(cluster: DevCluster, proxy: FaultProxy, request: pytest.FixtureReq
     cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
     documents = [document for document in render(*values) if document["kind"] != "CustomResourceDefinition"]
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(without_tests(documents)))
+    # What no release owns, from tests before.
+    cluster.kubectl("delete", "leases,events", "--all", "-n", NAMESPACE)
+    cluster.kubectl("delete", "events", "--all", "-n", "team-a")
     yield documents
     cluster.kubectl("delete", "-f", "-", stdin=yaml.safe_dump_all(without_tests(documents)))
     cluster.kubectl("delete", "crd", "artifactrepositories.artifacts.alien.dev")
-    cluster.kubectl("delete", "leases,events", "--all", "-n", NAMESPACE)
-    cluster.kubectl("delete", "events", "--all", "-n", "team-a")
 
 
 def without_tests(documents: Sequence[Document]) -> list[Document]:
@@ -121,9 +121,8 @@ def main_job(objects: Objects, cluster: DevCluster, proxy: FaultProxy, operator:
     api, namespace = objects.api, objects.namespace
     uid = objects.create("web")["metadata"]["uid"]
     objects.wait_ready("web", tell=operator.log)
-    storage = cluster.folder / "registry" / "storage" / "docker" / "registry" / "v2" / "repositories"
     for times in (1, 2):
-        shutil.rmtree(storage / "artifacts" / namespace / "web")
+        remove_repositories(cluster, f"artifacts/{namespace}/web")
 
         def recreated(times: int = times) -> bool:
             found = events(api, namespace, "RepositoryRecreated")

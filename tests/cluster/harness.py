@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import ssl
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -433,6 +435,20 @@ class OperatorProcess:
         """Return status and text of /healthz or /readyz."""
         answer = httpx.get(f"http://{self.address}/{what}", trust_env=False)
         return answer.status_code, answer.text.strip()
+
+
+def remove_repositories(cluster: DevCluster, path: str) -> None:
+    """Take repositories out of the registry's storage, as somebody does who cleans up there.
+
+    Args:
+        cluster: The cluster.
+        path: A repository, or what several begin with.
+    """
+    storage = cluster.folder / "registry" / "storage" / "docker" / "registry" / "v2" / "repositories"
+    # Out of the way at once: an operator may make them again meanwhile.
+    removed = Path(tempfile.mkdtemp(dir=cluster.folder))
+    (storage / path).rename(removed / "repositories")
+    shutil.rmtree(removed)
 
 
 def operator_config(registry_url: str, **fields: Any) -> Object:

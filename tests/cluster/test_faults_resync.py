@@ -8,7 +8,6 @@ somebody has edited a status                 | healed; conditions of others stay
 nothing                                      | one question an object and interval, spread out; nothing is written
 """
 
-import shutil
 import time
 from collections.abc import Mapping
 
@@ -18,7 +17,17 @@ from controller.registry import marker
 from devcluster.cluster import DevCluster
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import AccessLog, Api, Audit, Object, Objects, condition, is_ready, operator_config
+from tests.cluster.harness import (
+    AccessLog,
+    Api,
+    Audit,
+    Object,
+    Objects,
+    condition,
+    is_ready,
+    operator_config,
+    remove_repositories,
+)
 from tests.cluster.proxy import FaultProxy, Swallow
 from tests.cluster.test_lifecycle import fetch, put_image
 
@@ -27,12 +36,6 @@ pytestmark = pytest.mark.cluster
 OFTEN = {"resyncInterval": "2s", "probeInterval": "300ms"}
 EARLIER = "2026-01-01T00:00:00Z"
 REPAIRS = 'artifact_repository_drift_repairs_total{registry="artifacts"}'
-
-
-def remove_repositories(cluster: DevCluster, path: str) -> None:
-    """Take repositories out of the registry's storage, as somebody does who cleans up there."""
-    storage = cluster.folder / "registry" / "storage" / "docker" / "registry" / "v2" / "repositories"
-    shutil.rmtree(storage / path)
 
 
 def events_of(api: Api, namespace: str) -> list[Object]:
