@@ -31,9 +31,13 @@ SEED = 20260101
 
 def catalog(registry_url: str, prefix: str) -> list[str]:
     """Return the repositories that a registry holds below a prefix."""
-    query: dict[str, str | int] = {"n": 1000, "last": prefix}
-    listed = httpx.get(f"{registry_url}/v2/_catalog", params=query, trust_env=False).json()["repositories"]
-    return sorted(name for name in listed if name.startswith(prefix))
+    found: list[str] = []
+    while True:
+        query: dict[str, str | int] = {"n": 1000, "last": found[-1] if found else prefix}
+        page = httpx.get(f"{registry_url}/v2/_catalog", params=query, trust_env=False).json()["repositories"] or []
+        found += [name for name in page if name.startswith(prefix)]
+        if not page or not page[-1].startswith(prefix):
+            return sorted(found)
 
 
 @pytest.mark.timeout(600)
