@@ -56,6 +56,11 @@ def validate_repository_name(name: str, *, max_length: int = MAX_REPOSITORY_NAME
     return name
 
 
+def is_repository_name(name: str) -> bool:
+    """Tell whether ``name`` can be one; a registry's binding name is one, too."""
+    return len(name) <= MAX_REPOSITORY_NAME and _NAME.fullmatch(name) is not None
+
+
 def validate_reference(reference: str) -> str:
     """Return ``reference`` if it is a tag or a digest.
 

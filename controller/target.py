@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from controller.config import OperatorConfig, RegistryBinding, RepositoryPolicy
 from controller.errors import InvalidNameError
-from controller.names import expand_template, is_within_namespace, join_path
+from controller.names import expand_template, is_repository_name, is_within_namespace, join_path
 from controller.resource import ArtifactRepository, Reason
 
 
@@ -49,8 +49,7 @@ def intended_registry(repository: ArtifactRepository, config: OperatorConfig) ->
         repository: The object.
         config: The operator's configuration.
     """
-    kept = repository.status.get("registry") if repository.status.get("uri") else None
-    return repository.registry or kept or config.default_registry
+    return repository.registry or _kept(repository)[0] or config.default_registry
 
 
 def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Target | Refusal:
@@ -64,7 +63,6 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
         repository: The object.
         config: The operator's configuration.
     """
-    status = repository.status if repository.status.get("uri") else {}
     registry = intended_registry(repository, config)
     binding = config.registries.get(registry)
     if binding is None:
@@ -76,9 +74,9 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
             registry,
             repository.repository_name,
         )
-    kept = status.get("repositoryName") if status.get("registry") == registry else None
+    kept_registry, kept_name = _kept(repository)
     try:
-        name = _name(repository, binding, kept)
+        name = _name(repository, binding, kept_name if kept_registry == registry else None)
         path = join_path(binding.prefix(registry), name)
     except InvalidNameError as error:
         return Refusal(
@@ -98,6 +96,15 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
             name,
         )
     return Target(registry=registry, repository_name=name, path=path)
+
+
+def _kept(repository: ArtifactRepository) -> tuple[str | None, str | None]:
+    """Return the registry and the name that status keeps; not what only somebody else can have written there."""
+    status = repository.status
+    registry, name = status.get("registry") or "", status.get("repositoryName") or ""
+    if not status.get("uri") or not (is_repository_name(registry) and is_repository_name(name)):
+        return None, None
+    return registry, name
 
 
 def _name(repository: ArtifactRepository, binding: RegistryBinding, kept: str | None) -> str:

@@ -40,6 +40,10 @@ def ready(registry: str, name: str) -> dict[str, Any]:
         # but not where nothing was verified yet, nor in another registry
         ({}, ready("flat", "old") | {"uri": ""}, "artifacts", "team/web", "artifacts/team/web"),
         ({"registry": "flat"}, ready("artifacts", "old"), "flat", "team.web", "flat/team.web"),
+        # nor what only somebody else can have written into status
+        ({}, ready("\x1b[31m", "old"), "artifacts", "team/web", "artifacts/team/web"),
+        ({}, ready("artifacts", "../../x"), "artifacts", "team/web", "artifacts/team/web"),
+        ({}, ready("artifacts", "x" * 201), "artifacts", "team/web", "artifacts/team/web"),
         # spec beats status
         ({"repositoryName": "x"}, ready("artifacts", "old"), "artifacts", "x", "artifacts/x"),
         # policy
