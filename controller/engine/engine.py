@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _QUICK: Final = Backoff(first=0.5, cap=60.0)
 _SLOW: Final = Backoff(first=10.0, cap=300.0)
 _API_SERVER: Final = Backoff(first=0.2, cap=30.0)
+_CONFLICT: Final = Backoff(first=0.2, cap=2.0)
+"""Nothing is out of order: somebody has changed the object, and most likely waits for us."""
 
 
 _MARGIN: Final = 0.01
@@ -264,7 +266,7 @@ class Engine:
             if newest.deleting:
                 self._ended(repository.key, newest, "gone")
             else:
-                self._again(newest, _API_SERVER, "conflict")
+                self._again(newest, _CONFLICT, "conflict")
 
     def _write_failed(self, repository: ArtifactRepository, error: KubernetesError) -> None:
         logger.warning("Status of %s could not be written, will be tried again: %s", repository.key, error)

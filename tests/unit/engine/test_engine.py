@@ -1,6 +1,7 @@
 """The engine in a world in memory, whose time passes without waiting (looptime): minutes of outage in milliseconds."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -22,7 +23,7 @@ from controller.errors import (
     RegistryUnavailable,
     TLSVerificationFailed,
 )
-from controller.resource import ConditionType, Key
+from controller.resource import ArtifactRepository, ConditionType, Key
 from tests.unit.engine.world import MemoryRegistry, World
 from tests.unit.objects import make_config
 
@@ -31,6 +32,14 @@ pytestmark = [pytest.mark.looptime]
 DOWN = RegistryUnavailable("connection refused")
 RECONCILING, STALLED = ConditionType.RECONCILING, ConditionType.STALLED
 URL = {"registryUrl": "http://registry:5000"}
+
+
+class NoLuck(random.Random):
+    """Draws the longest of all delays."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return the upper bound."""
+        return max(a, b)
 
 
 @pytest_asyncio.fixture
@@ -367,6 +376,24 @@ async def test_a_foreign_condition_added_in_between_survives(world: World) -> No
     await asyncio.sleep(10)
     assert world.ready(key) == ("True", "RepositoryReady")
     assert foreign in world.store.read(key).status["conditions"]
+    assert world.store.writes == [key]
+
+
+async def test_who_has_changed_an_object_often_waits_no_longer(world: World) -> None:
+    """Twenty changes, each between our decision and our write, and no event: served two seconds after the last one."""
+    key = Key("team", "web")
+    changes: list[ArtifactRepository] = []
+    world.engine._queue._rng = NoLuck()
+
+    def change() -> None:
+        if len(changes) < 20:
+            changes.append(world.store.put("web"))
+
+    world.store.before_write = change
+    world.put("web")
+    await world.until(lambda: len(changes) == 20)
+    await asyncio.sleep(2.5)
+    assert world.ready(key) == ("True", "RepositoryReady")
     assert world.store.writes == [key]
 
 
