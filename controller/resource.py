@@ -124,6 +124,11 @@ class ArtifactRepository:
             status=body.get("status") or {},
         )
 
+    @property
+    def version(self) -> int:
+        """The resource version as a number; 0 where it is none (an API server of another kind)."""
+        return int(self.resource_version) if self.resource_version.isdecimal() else 0
+
     def is_newer_than(self, other: ArtifactRepository) -> bool:
         """Tell whether this was read after ``other``: resource versions of custom resources can be compared.
 

@@ -7,6 +7,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Hashable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from math import inf
@@ -36,6 +37,19 @@ _MARGIN: Final = 0.01
 
 _LONGEST_RECONCILE: Final = 60.0
 """How long old connections are kept for reconciles that still use them, in seconds."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What is known of an object even while it is in no queue.
+
+    Args:
+        at: When it was heard of or looked at last, on the clock's monotonic time.
+        version: The newest version of it, or of a namesake before it, that was heard of.
+    """
+
+    at: float
+    version: int
 
 
 class Engine:
@@ -75,7 +89,7 @@ class Engine:
         )
         self._outages = OutageKeeper(registries=registries, clock=clock, expedite=self._expedite, observer=outages)
         self._ready: dict[Key, str] = {}
-        self._heard: dict[Key, float] = {}
+        self._heard: dict[Key, _Heard] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: Counter[Hashable] = Counter()
         self._full: set[Hashable] = set()
@@ -121,10 +135,10 @@ class Engine:
             priority: How urgent it is.
         """
         if repository.deleting:
-            self.forget(repository.key)
+            self.gone(repository)
             return
         now = self._clock.monotonic()
-        self._heard[repository.key] = now
+        self._hear(repository, now)
         self._queue.add(repository.key, repository, now=now, priority=priority)
         self._pump()
 
@@ -139,17 +153,30 @@ class Engine:
             listed: When the list that shows it was begun, on the clock's monotonic time; infinite: it is no old state.
         """
         if repository.deleting:
-            self.forget(repository.key)
+            self.gone(repository)
             return
         now = self._clock.monotonic()
-        if self._heard.get(repository.key, 0.0) > listed:
+        heard = self._heard.get(repository.key)
+        if heard is not None and heard.at > listed:
             return
-        self._heard[repository.key] = now
+        self._hear(repository, now)
         self._queue.add_after(repository.key, repository, delay, now=now)
         self._arm_timer()
 
+    def gone(self, repository: ArtifactRepository) -> None:
+        """Drop an object that is gone or going; a namesake that was made since stays.
+
+        The watch keeps the order of one object's events, but not that of two objects of one name.
+
+        Args:
+            repository: Its last state.
+        """
+        heard = self._heard.get(repository.key)
+        if heard is None or heard.version <= repository.version:
+            self.forget(repository.key)
+
     def forget(self, key: Key) -> None:
-        """Drop an object that is gone or going."""
+        """Drop whatever is known by a name."""
         self._queue.forget(key)
         self._outages.unpark(key)
         self._reconciler.forget(key)
@@ -163,8 +190,15 @@ class Engine:
             seen: The keys in the list.
             since: When the list was begun, on the clock's monotonic time.
         """
-        for key in [key for key, heard in self._heard.items() if heard < since and key not in seen]:
+        for key in [key for key, heard in self._heard.items() if heard.at < since and key not in seen]:
             self.forget(key)
+
+    def _hear(self, repository: ArtifactRepository, now: float) -> None:
+        heard = self._heard.get(repository.key)
+        if heard is None:
+            self._heard[repository.key] = _Heard(now, repository.version)
+        else:
+            heard.at, heard.version = now, max(heard.version, repository.version)
 
     def _expedite(self, key: Key) -> None:
         self._queue.expedite(key, now=self._clock.monotonic())
@@ -232,7 +266,7 @@ class Engine:
         after = None if result.after is None else result.after.total_seconds() + _MARGIN
         if key in self._heard:  # it may have been forgotten while in flight
             self._ready[key] = str(repository.condition(ConditionType.READY).get("status", "Unknown"))
-            self._heard[key] = now
+            self._hear(repository, now)
         self._count(result)
         match result.next:
             case Next.SETTLED:

@@ -24,7 +24,7 @@ from kopf._cogs.structs.references import Namespace, NamespaceName, Resource
 from controller.engine.queue import Priority
 from controller.kube.access import bearer_token, load_configuration
 from controller.pauses import Pauses
-from controller.resource import GROUP, PLURAL, VERSION, ArtifactRepository, Key
+from controller.resource import GROUP, PLURAL, VERSION, ArtifactRepository
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class ObjectSink(Protocol):
         """Have an object looked at as soon as possible."""
         ...
 
-    def forget(self, key: Key) -> None:
-        """Drop an object that is gone."""
+    def gone(self, repository: ArtifactRepository) -> None:
+        """Drop an object that is gone, unless a namesake was made since."""
         ...
 
 
@@ -108,7 +108,7 @@ def _tell(sink: ObjectSink, type_: str | None, repository: ArtifactRepository) -
         repository: The object.
     """
     if type_ == "DELETED":
-        sink.forget(repository.key)
+        sink.gone(repository)
     elif repository.deleting or not repository.is_handled:
         sink.enqueue(repository, Priority.HIGH)
     elif type_ is None:

@@ -413,6 +413,22 @@ async def test_a_namesake_is_not_written_with_old_facts(world: World) -> None:
     assert len(world.store.writes) == 1
 
 
+async def test_a_namesake_survives_news_of_the_one_before_it(world: World) -> None:
+    """Deleted and created again; the watch tells of the new one first: it is served, counted, and not forgotten."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    changed, gone = world.store.put("web"), world.store.remove(key)
+    world.put("web", {"repositoryName": "team/new"})
+    world.engine.enqueue(changed, Priority.HIGH)
+    world.engine.gone(gone)
+    await asyncio.sleep(10)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.read(key).status["repositoryName"] == "team/new"
+    world.engine.gone(gone)
+    labels = {"condition": "Ready", "status": "True"}
+    assert world.metrics.registry.get_sample_value("artifact_repository_objects", labels) == 1
+
+
 async def test_a_deleted_object_is_forgotten(world: World) -> None:
     """Whether the watch tells, the write finds out, or only a list shows it."""
     told, found, missed = world.put("told"), world.put("found"), world.put("missed")

@@ -442,10 +442,13 @@ class EngineMachine(RuleBasedStateMachine):
         key = Key("team", name)
 
         async def create() -> None:
-            if self.world.store.bodies.pop(key, None) is not None and how != "missed":
-                self.world.engine.forget(key)
+            gone = self.world.store.remove(key) if key in self.world.store.bodies else None
+            if gone is not None and how in ("told", "twice"):
+                self.world.engine.gone(gone)
             self.world.store.put(name, spec)
-            self.world.tell(key, how, None)
+            self.world.tell(key, how, gone)
+            if gone is not None and how == "late":  # the order of two namesakes' events is anybody's guess
+                self.world.engine.gone(gone)
 
         self.run(create())
         self._remember_paths()
@@ -489,11 +492,14 @@ class EngineMachine(RuleBasedStateMachine):
     def delete(self, name: str, told: bool) -> None:
         """Somebody deletes an object."""
         key = Key("team", name)
-        if self.world.store.bodies.pop(key, None) is not None and told:
-            self.run(self._forget(key))
 
-    async def _forget(self, key: Key) -> None:
-        self.world.engine.forget(key)
+        async def delete() -> None:
+            if key in self.world.store.bodies:
+                gone = self.world.store.remove(key)
+                if told:
+                    self.world.engine.gone(gone)
+
+        self.run(delete())
 
     @rule(name=names, how=tellings)
     def begin_to_delete(self, name: str, how: str) -> None:

@@ -80,6 +80,12 @@ class MemoryStore:
             self.bodies[key]["status"] = dict(status)
         return self.read(key)
 
+    def remove(self, key: Key) -> ArtifactRepository:
+        """Delete an object; return its last state, as the watch tells it."""
+        last = self.touch(key)
+        del self.bodies[key]
+        return last
+
     def read(self, key: Key) -> ArtifactRepository:
         """Return an object as it is now."""
         return ArtifactRepository.from_body(copy.deepcopy(self.bodies[key]))
@@ -235,8 +241,7 @@ class World:
 
     def delete(self, key: Key) -> None:
         """Delete an object, and have the watch tell of it."""
-        del self.store.bodies[key]
-        self.engine.forget(key)
+        self.engine.gone(self.store.remove(key))
 
     def ready(self, key: Key) -> tuple[str | None, str | None]:
         """Return status and reason of an object's Ready condition."""
