@@ -136,3 +136,22 @@ def api_proxy(cluster: DevCluster) -> Iterator[FaultProxy]:
 def operator(start_operator: StartOperator) -> OperatorProcess:
     """Run an operator for the test's namespace."""
     return start_operator()
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[DevCluster]:
+    """Run a control plane that only the module's tests use: they take away what all objects of a cluster share."""
+    with DevCluster() as cluster:
+        for name in ("namespace", "crd", "rbac"):
+            cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
+        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+        yield cluster
+
+
+@pytest.fixture
+def stubborn(fragile: DevCluster, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """Run an operator for all namespaces of that control plane."""
+    with OperatorProcess(
+        tmp_path, config=operator_config(fragile.registry_url), kubeconfig=operator_kubeconfig(fragile)
+    ) as operator:
+        yield operator

@@ -156,25 +156,6 @@ def test_a_connection_that_is_swallowed(objects: Objects, way: WayToApi, proxied
     objects.wait_ready("meanwhile", within=110, tell=proxied.log)
 
 
-@pytest.fixture(scope="module")
-def fragile() -> Iterator[DevCluster]:
-    """Run a control plane that only this module's tests use."""
-    with DevCluster() as cluster:
-        for name in ("namespace", "crd", "rbac"):
-            cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
-        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
-        yield cluster
-
-
-@pytest.fixture
-def stubborn(fragile: DevCluster, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """Run an operator there."""
-    with OperatorProcess(
-        tmp_path, config=operator_config(fragile.registry_url), kubeconfig=operator_kubeconfig(fragile)
-    ) as operator:
-        yield operator
-
-
 def outlived(fragile: DevCluster, operator: OperatorProcess, name: str) -> None:
     """Check that the operator serves again, without having touched what needed nothing."""
     api = Api(fragile)
