@@ -385,6 +385,7 @@ class NetworkTransport(httpx.AsyncBaseTransport):
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE, ssl=self._trust()),
             cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_WaryRequest,
             auto_decompress=False,
             trust_env=False,
         )
@@ -410,6 +411,19 @@ def _headers(accept: str, content_type: str | None) -> httpx.Headers:
     # identity: nothing that a registry tells is worth compressing, and what is not compressed is no bomb.
     headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": accept}
     return httpx.Headers(headers if content_type is None else {**headers, "Content-Type": content_type})
+
+
+class _WaryRequest(aiohttp.ClientRequest):
+    """A request that uses no connection on which something has come unasked: it would pass for the answer.
+
+    From then on each answer would be taken for that to the next request, which may be about another repository.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Send it, or have aiohttp take a fresh connection where a request may be made again."""
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise aiohttp.ServerDisconnectedError
+        return await super().send(conn)
 
 
 class _OneShot(httpx.AsyncByteStream):

@@ -151,6 +151,8 @@ HOSTILE: list[tuple[str, Call, HeadAndWriter, type[RegistryError], str]] = [
         RegistryUnavailable,
         "within 0.8 s",
     ),
+    ("flood of 1xx", get, endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 500), RegistryUnavailable, "within 0.8 s"),
+    ("flood of 102", put, endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 500), RegistryUnavailable, "within 0.8 s"),
     (
         "drip at a write",
         put,
@@ -187,7 +189,22 @@ HOSTILE: list[tuple[str, Call, HeadAndWriter, type[RegistryError], str]] = [
         ProtocolViolation,
         "compressed",
     ),
+    (
+        "gzip bomb as transfer encoding",
+        get,
+        says(told(Transfer_Encoding="gzip, chunked"), chunk(gzip.compress(bytes(64 * MIB)))),
+        RegistryError,
+        "cannot look up",
+    ),
+    (
+        "bomb in an error",
+        get,
+        answers("500 Oops", gzip.compress(bytes(64 * MIB)), Content_Encoding="gzip"),
+        ProtocolViolation,
+        "compressed",
+    ),
     ("unknown encoding", get, answers("200 OK", b"x", Content_Encoding="br"), ProtocolViolation, "compressed"),
+    ("half of a JSON", tags, answers("200 OK", b'{"tags": ["latest"'), ProtocolViolation, "no list of tags"),
     ("deep JSON", tags, answers("200 OK", b"[" * 500_000), ProtocolViolation, "no list of tags"),
     ("deep JSON error", get, answers("404 Gone", b"[" * 60_000), RegistryError, "was not found"),
     # Broken connections
@@ -206,6 +223,8 @@ HOSTILE: list[tuple[str, Call, HeadAndWriter, type[RegistryError], str]] = [
     # Not HTTP, or not as it should be
     ("garbage", get, says(b"SSH-2.0-OpenSSH_9.2\r\n", end="close"), ProtocolViolation, "not HTTP"),
     ("TLS alert", get, says(b"\x15\x03\x01\x00\x02\x02\x16", end="close"), ProtocolViolation, "not HTTP"),
+    ("more than announced", get, says(told(Content_Length="2") + b"{}garbage\r\n\r\n"), ProtocolViolation, "not HTTP"),
+    ("less than announced", get, says(told(Content_Length="9"), b"{}"), RegistryUnavailable, "nothing came for 0.4 s"),
     ("bad chunk", get, says(CHUNKED, b"zzz\r\n", end="close"), RegistryError, "cannot look up"),
     ("bad length", get, says(told(Content_Length="-5")), ProtocolViolation, "not HTTP"),
     ("two lengths", get, says(told(Content_Length="5", Transfer_Encoding="chunked")), ProtocolViolation, "not HTTP"),
@@ -216,6 +235,10 @@ HOSTILE: list[tuple[str, Call, HeadAndWriter, type[RegistryError], str]] = [
     ("204", get, says(b"HTTP/1.1 204 No Content\r\n\r\n"), ProtocolViolation, "answered 204"),
     ("204 to HEAD", head, says(b"HTTP/1.1 204 No Content\r\n\r\n"), ProtocolViolation, "answered 204"),
     ("204 to PUT", put, says(b"HTTP/1.1 204 No Content\r\n\r\n"), ProtocolViolation, "answered 204"),
+    ("304", get, says(b"HTTP/1.1 304 Not Modified\r\n\r\n"), ProtocolViolation, "answered 304"),
+    ("304 to HEAD", head, says(b"HTTP/1.1 304 Not Modified\r\n\r\n"), ProtocolViolation, "answered 304"),
+    ("300", get, answers("300 Multiple Choices", Location="/v2/x"), ProtocolViolation, "answered 300"),
+    ("205 to PUT", put, answers("205 Reset Content"), ProtocolViolation, "answered 205"),
     ("206", get, answers("206 Partial", b"{}"), ProtocolViolation, "answered 206"),
     ("HTML", get, answers("200 OK", b"<html>", Content_Type="text/html"), ProtocolViolation, "no manifest"),
     (
@@ -424,6 +447,30 @@ async def test_keep_alive_lie_at_a_read() -> None:
             await get(client)
             await head(client)
         assert len(server.heads) == 10
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_answers_that_nobody_asked_for(late: bool) -> None:
+    """What comes after an answer, at once or later, is not taken for the answer to the next request.
+
+    Otherwise each answer from then on would be about what was asked before.
+    """
+
+    def manifest(content: bytes) -> bytes:
+        return told(Content_Length=str(len(content))) + content
+
+    async def answer(head_: str, writer: Writer) -> None:
+        await writer.send(manifest(b'{"to": "%s"}' % head_.split()[1].rpartition("/")[2].encode()))
+        if late:
+            await asyncio.sleep(0.02)
+        await writer.send(manifest(b'{"to": "nobody"}'))
+
+    async with raw_server(answer) as server, client_of(server.url) as client:
+        for number in range(4):
+            got = await client.get_manifest("a/b", f"v{number}")
+            assert got.content == b'{"to": "v%d"}' % number
+            await asyncio.sleep(0.06)
+        assert [line.rpartition("/")[2] for line in server.lines] == [f"v{number}" for number in range(4)]
 
 
 async def test_manifest_is_sent_once() -> None:

@@ -184,6 +184,19 @@ async def test_reset_in_the_handshake(ca_file: Path) -> None:
     assert type(raised.value) is RegistryUnavailable
 
 
+async def test_reset_in_the_body(ca: trustme.CA, ca_file: Path) -> None:
+    """A TLS connection that breaks in the middle of an answer is an outage, too; no half answer is believed."""
+
+    async def answer(_: str, writer: Writer) -> None:
+        await writer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        writer.reset()
+
+    async with raw_server(answer, tls=server_context(ca)) as server:
+        with pytest.raises(RegistryUnavailable, match="closed before the answer was complete") as raised:
+            await ping(server.url, TLS(ca_file=ca_file))
+    assert type(raised.value) is RegistryUnavailable
+
+
 async def test_ca_is_renewed(ca: trustme.CA, ca_file: Path) -> None:
     """A CA that is added to the file while the operator runs is believed without a restart, also when the file goes."""
     renewed = authority()
