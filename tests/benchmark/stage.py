@@ -59,7 +59,7 @@ def stage() -> Iterator[Stage]:
     """Start the servers for a round."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         audit_log = Path(folder, "audit.log")
-        with harness.audited_cluster(audit_log) as cluster:
+        with harness.operator_cluster(*harness.audit_flags(audit_log)) as cluster:
             api = Api(cluster)
             api.must("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
             yield Stage(cluster, Objects(api, NAMESPACE), Audit(audit_log), AccessLog(cluster.registry.log))

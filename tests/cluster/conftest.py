@@ -39,7 +39,7 @@ def cluster(request: pytest.FixtureRequest, audit_log: Path) -> Iterator[DevClus
     It is of the Kubernetes that the command line says; a test may ask for another one by a parameter of this fixture.
     """
     kubernetes = getattr(request, "param", request.config.option.kubernetes)
-    with harness.audited_cluster(audit_log, kubernetes=kubernetes) as cluster:
+    with harness.operator_cluster(*harness.audit_flags(audit_log), kubernetes=kubernetes) as cluster:
         yield cluster
 
 
@@ -141,10 +141,7 @@ def operator(start_operator: StartOperator) -> OperatorProcess:
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[DevCluster]:
     """Run a control plane that only the module's tests use: they take away what all objects of a cluster share."""
-    with DevCluster() as cluster:
-        for name in ("namespace", "crd", "rbac"):
-            cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
-        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    with harness.operator_cluster() as cluster:
         yield cluster
 
 

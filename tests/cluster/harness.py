@@ -59,15 +59,15 @@ def audit_flags(audit_log: Path) -> list[str]:
 
 
 @contextmanager
-def audited_cluster(audit_log: Path, *, kubernetes: Kubernetes = Kubernetes.NEWEST) -> Iterator[DevCluster]:
+def operator_cluster(*flags: str, kubernetes: Kubernetes = Kubernetes.NEWEST) -> Iterator[DevCluster]:
     """Run a control plane with the operator's CRD and RBAC from manifests/, and a registry.
 
     Args:
-        audit_log: Where the API server notes each request.
+        flags: Further flags of the API server, such as :func:`audit_flags`.
         kubernetes: Which API server.
     """
-    with DevCluster(kubernetes=kubernetes, apiserver_flags=audit_flags(audit_log)) as cluster:
-        for name in ("crd", "namespace", "rbac"):
+    with DevCluster(kubernetes=kubernetes, apiserver_flags=flags) as cluster:
+        for name in ("namespace", "crd", "rbac"):
             cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
         cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
         # For a moment after that it may still say "storage is (re)initializing".

@@ -20,9 +20,9 @@ class Told:
         """Note it."""
         self.notes.append(f"{repository.key} {priority.name}")
 
-    def forget(self, key: Key) -> None:
+    def gone(self, repository: ArtifactRepository) -> None:
         """Note it."""
-        self.notes.append(f"{key} gone")
+        self.notes.append(f"{repository.key} gone")
 
 
 @pytest.mark.parametrize(
