@@ -38,6 +38,10 @@ _WRITES: Final = frozenset({"POST", "PATCH", "PUT"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _MAX_SHOWN: Final = 200
+
+_MAX_JSON: Final = 1 << 20
+"""Bytes of JSON that are parsed: in memory it may take twenty times as much."""
+
 _CODE = re.compile(r"[A-Z][A-Z_]{0,40}")
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _REL_NEXT = re.compile(r';\s*rel\s*=\s*"?next"?\s*(;|,|$)', re.IGNORECASE)
@@ -114,7 +118,9 @@ def printable(text: str) -> str:
 
 
 def parse_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in ``body``, or None if there is none."""
+    """Return the JSON object in ``body``, or None if there is none, or a large one."""
+    if len(body) > _MAX_JSON:
+        return None
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):  # the latter: nested deeper than the parser goes

@@ -48,7 +48,10 @@ _ACCEPTED_MEDIA_TYPES: Final = frozenset(MANIFEST_MEDIA_TYPES) | {
 }
 
 MAX_MANIFEST: Final = 4 << 20
-"""Bytes of a manifest or a page of tags; the bound that registries set for manifests themselves."""
+"""Bytes of a manifest; the bound that registries set themselves."""
+
+MAX_TAGS: Final = 1 << 20
+"""Bytes of a page of tags: some registries send all that there are."""
 
 MAX_PAGES: Final = 16
 
@@ -170,7 +173,7 @@ class RegistryClient:
             doing=f"list tags of {path}",
             resource=path,
             scopes=_scopes(path),
-            max_body=MAX_MANIFEST,
+            max_body=MAX_TAGS,
         )
         tags: list[str] = []
         for _ in range(MAX_PAGES):

@@ -44,6 +44,9 @@ Transport = httpx.AsyncBaseTransport
 MAX_BODY: Final = 64 << 10
 """Bytes of a body unless a request says otherwise. Of an error's body, this is how much is read."""
 
+MAX_LARGE_BODIES: Final = 2
+"""Bodies beyond MAX_BODY that are read from one registry at the same time: memory must not grow with the workers."""
+
 MAX_REDIRECTS: Final = 3
 MAX_CONNECTIONS: Final = 64
 KEEP_ALIVE: Final = 15.0
@@ -186,6 +189,7 @@ class Connection:
         self.endpoint: Final = Endpoint.of(binding.registry_url)
         self._timeouts = timeouts
         self._on_request = on_request
+        self._large_bodies = asyncio.Semaphore(MAX_LARGE_BODIES)
         self._trust = _Trust(binding_name, binding.tls)
         self._transport = transport or NetworkTransport(lambda: self._trust.context, timeouts)
         self._auth = Authenticator(self.endpoint, binding.credentials, self._request_token)
@@ -293,13 +297,20 @@ class Connection:
         failed = status >= HTTPStatus.BAD_REQUEST
         limit = MAX_BODY if failed else request.max_body
         body = bytearray()
-        async for chunk in stream:
-            body += chunk
-            if len(body) <= limit:
-                continue
-            if failed:
-                return bytes(body[:limit])
-            raise ProtocolViolation(self._failed(request, f"its answer is larger than {limit} bytes"), status=status)
+        large = False
+        try:
+            async for chunk in stream:
+                body += chunk
+                if len(body) > limit:
+                    if failed:
+                        return bytes(body[:limit])
+                    reason = f"its answer is larger than {limit} bytes"
+                    raise ProtocolViolation(self._failed(request, reason), status=status)
+                if len(body) > MAX_BODY and not large:
+                    large = await self._large_bodies.acquire()
+        finally:
+            if large:
+                self._large_bodies.release()
         return bytes(body)
 
     def _failed(self, request: Request, reason: str) -> str:

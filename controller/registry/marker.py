@@ -49,6 +49,9 @@ MANIFEST: Final = canonical_json(
 
 MANIFEST_DIGEST: Final = sha256_digest(MANIFEST)
 
+_MAX_MARKER: Final = 64 << 10
+"""Bytes of a marker, with whatever another client adds to it; larger manifests are not parsed."""
+
 
 def is_marker(manifest: bytes | Mapping[str, Any]) -> bool:
     """Tell whether ``manifest`` is a marker, whoever serialised it.
@@ -59,6 +62,8 @@ def is_marker(manifest: bytes | Mapping[str, Any]) -> bool:
         manifest: A manifest as fetched, or as parsed already. What is not a JSON object is no marker.
     """
     if isinstance(manifest, bytes):
+        if len(manifest) > _MAX_MARKER:
+            return False
         try:
             manifest = json.loads(manifest)
         except (ValueError, RecursionError):  # the latter: nested deeper than the parser goes

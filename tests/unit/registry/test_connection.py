@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +18,7 @@ from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolat
 from controller.registry.auth import Login
 from controller.registry.client import RegistryClient
 from controller.registry.connection import RequestRecord, Timeouts
+from controller.registry.marker import MANIFEST_MEDIA_TYPE
 from tests.fakes.registry import FakeRegistry
 
 URL = "http://registry:5000"
@@ -224,6 +225,40 @@ async def test_token_that_allows_too_little(login: dict[str, object]) -> None:
     with pytest.raises(AccessDenied, match="grant the user in"):
         await client_over(fake, credentials=login).get_manifest("a/b", "latest")
     assert len(fake.requests) <= 4
+
+
+class Large(httpx.AsyncByteStream):
+    """A body of 3 MiB that comes in parts.
+
+    Args:
+        reading: How many such bodies have sent more than an ordinary one may have, and are not at their end.
+    """
+
+    def __init__(self, reading: list[int]) -> None:
+        self._reading = reading
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in range(48):
+            yield b" " * (64 << 10)
+            await asyncio.sleep(0)
+            if part == 1:
+                self._reading.append(self._reading[-1] + 1)
+        self._reading.append(self._reading[-1] - 1)
+
+
+async def test_large_bodies_are_read_two_at_a_time() -> None:
+    """Sixteen workers get manifests of some megabytes each: memory holds two of them, and all come through."""
+    reading, fake = [0], FakeRegistry()
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": MANIFEST_MEDIA_TYPE}, stream=Large(reading))
+
+    fake.answer_instead = answer
+    client = client_over(fake)
+    manifests = await asyncio.gather(*(client.get_manifest("a/b", "latest") for _ in range(16)))
+    assert {len(manifest.content) for manifest in manifests} == {3 << 20}
+    assert max(reading) == 2
+    assert reading[-1] == 0
 
 
 async def test_compressed_answer() -> None:

@@ -205,6 +205,20 @@ HOSTILE: list[tuple[str, Call, HeadAndWriter, type[RegistryError], str]] = [
     ),
     ("unknown encoding", get, answers("200 OK", b"x", Content_Encoding="br"), ProtocolViolation, "compressed"),
     ("half of a JSON", tags, answers("200 OK", b'{"tags": ["latest"'), ProtocolViolation, "no list of tags"),
+    (
+        "much JSON",
+        tags,
+        answers("200 OK", b'{"tags": [' + b"[]," * 700_000 + b"[]]}"),
+        ProtocolViolation,
+        "larger than",
+    ),
+    (
+        "much JSON for a manifest",
+        get,
+        answers("200 OK", b'{"a": [' + b"[]," * 700_000 + b"[]]}"),
+        ProtocolViolation,
+        "no",
+    ),
     ("deep JSON", tags, answers("200 OK", b"[" * 500_000), ProtocolViolation, "no list of tags"),
     ("deep JSON error", get, answers("404 Gone", b"[" * 60_000), RegistryError, "was not found"),
     # Broken connections
