@@ -1,13 +1,16 @@
 # Python >= 3.11 and make are all that a machine needs. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 ARGS ?=
+SEED ?=
+SPECS ?=
+MINUTES ?=
 
 BIN := .venv/bin
 LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint tools lock clean clean-cache
+.PHONY: help install demo test bench campaign lint tools lock clean clean-cache
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +25,11 @@ test: lint tools ## Run lint and all tests, with coverage (ARGS: further argumen
 
 bench: tools ## Measure speed, CPU and memory (ARGS=--short: in a minute; ARGS="--peer PROGRAM": beside another operator)
 	@exec $(BIN)/python -m tests.benchmark $(ARGS)
+
+campaign: tools ## Attack it: hostile objects, registries and neighbours, faults at random (SEED=N, SPECS=N, MINUTES=N)
+	@mkdir -p build
+	FAULTS=full CAMPAIGN_SEED=$(SEED) CAMPAIGN_SPECS=$(SPECS) CAMPAIGN_MINUTES=$(MINUTES) \
+		$(BIN)/python -m pytest -m campaign --basetemp=build/campaign $(addprefix --hypothesis-seed=,$(SEED)) $(ARGS)
 
 lint: install ## Check style, types and who imports whom
 	$(BIN)/ruff check .

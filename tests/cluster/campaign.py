@@ -8,10 +8,10 @@ from tests.cluster.harness import FULL
 SEED = int(os.environ.get("CAMPAIGN_SEED") or 20260101)
 """What all that is random comes from; printed with the figures."""
 
-SPECS = int(os.environ.get("CAMPAIGN_SPECS") or (50_000 if FULL else 400))
+SPECS = int(os.environ.get("CAMPAIGN_SPECS") or (50_000 if FULL else 300))
 """How many hostile objects are tried."""
 
-SECONDS = float(os.environ.get("CAMPAIGN_MINUTES") or (10 if FULL else 0.5)) * 60
+SECONDS = float(os.environ.get("CAMPAIGN_MINUTES") or (10 if FULL else 0.4)) * 60
 """How long faults are injected at random."""
 
 LIMIT = 1200 + SECONDS * 3 + SPECS / 10 if FULL else 180

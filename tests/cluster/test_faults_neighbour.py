@@ -41,7 +41,7 @@ from tests.cluster.test_lifecycle import fetch
 pytestmark = [pytest.mark.cluster, pytest.mark.campaign, pytest.mark.timeout(LIMIT)]
 
 TIMES = 1000 if FULL else 50
-ROUNDS = 10 if FULL else 2
+ROUNDS = 10 if FULL else 1
 TAKES = 120 if FULL else 60
 """Seconds for all to be well again, on a machine that has other things to do."""
 

@@ -46,7 +46,7 @@ from tests.fakes.registry import FakeRegistry, FakeRepository, StoredManifest
 from tests.unit.engine.world import MemoryStore, World
 from tests.unit.objects import make_config
 
-EXAMPLES: Final = 3000 if FULL else 80
+EXAMPLES: Final = 3000 if FULL else 60
 STEPS: Final = 40
 
 CONFIG: Final = make_config(
@@ -678,6 +678,7 @@ def _edited(status: Mapping[str, Any], edit: str) -> dict[str, Any]:
     return {**status, **edits[edit]}
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(3600 if FULL else 60)
 def test_the_guarantees_hold_whatever_happens(
     record_property: Callable[[str, object], None], caplog: pytest.LogCaptureFixture

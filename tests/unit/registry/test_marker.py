@@ -64,7 +64,7 @@ def test_is_marker(manifest: bytes | dict[str, object]) -> None:
         b'{"annotations": {"dev.alien.marker": true}}',
         b'{"annotations": {"dev.alien.marker": "something else"}}',
         b'{"config": {"annotations": {"dev.alien.marker": "empty-repository-created-by-alien"}}}',
-        b'{"annotations": {"dev.alien.marker": "empty-repository-created-by-alien"}, "x": "%s"}' % bytes(70_000),
+        b'{"annotations": {"dev.alien.marker": "empty-repository-created-by-alien"}, "x": "%s"}' % (b"x" * 70_000),
         {"layers": []},
     ],
 )
