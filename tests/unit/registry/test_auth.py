@@ -519,8 +519,9 @@ class TestBearer:
         assert type(raised.value) is expected
 
     async def test_nothing_shows_the_token(self, service: TokenService, basic: Credentials) -> None:
-        """The cache does not tell its tokens when printed."""
+        """Neither the cache nor an answer of the token service tells a token when printed."""
         subject = authenticator(service, basic)
         learn(subject, f'Bearer realm="{REALM}"')
         await subject.authorization(SCOPES)
         assert "token-1" not in repr(vars(subject))
+        assert "token-1" not in repr(await service.request(REALM, None))
