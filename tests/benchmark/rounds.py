@@ -34,11 +34,12 @@ def compare(
         keep: Takes what there is after each alternation.
     """
     operator = contenders.operator(timings)
-    everybody = [operator, *([contenders.peer(peer)] if peer else []), contenders.floor()]
+    rivals = [operator, *([contenders.peer(peer)] if peer else [])]
     runs: list[Run] = []
     results = Results(this_machine(), sizes, runs)
     for number in range(alternations):
-        for contender in everybody if number % 2 == 0 else reversed(everybody):
+        order = rivals[:: 1 if number % 2 == 0 else -1]
+        for contender in [*order, contenders.floor()] if number == 0 else order:
             figures: Figures = {}
             for size in (1, *sizes):
                 is_last = contender is operator and size == max(sizes)
