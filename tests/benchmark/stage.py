@@ -23,6 +23,9 @@ _QUIET_WITHIN = 120.0
 _SILENCE = 200.0
 """Longest time without any news of an object, in seconds: an outage is told of after a minute."""
 
+_OPENINGS = 10
+"""How often a watch may end in a row without having told anything."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -74,9 +77,10 @@ class ReadyWatch:
     """
 
     def __init__(self, objects: Objects) -> None:
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{objects.namespace}/{PLURAL}"
-        now = objects.api.must("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
-        self._lines = objects.api.lines(f"{path}?watch=true&resourceVersion={now}", silence=_SILENCE)
+        self._api = objects.api
+        self._path = f"/apis/{GROUP}/{VERSION}/namespaces/{objects.namespace}/{PLURAL}"
+        self._version = self._api.must("GET", f"{self._path}?limit=1")["metadata"]["resourceVersion"]
+        self._lines: Iterator[str] = iter(())
         self._ready: dict[str, str] = {}
 
     def wait(self, names: Iterable[str], *, status: str = "True", within: float) -> float:
@@ -101,8 +105,19 @@ class ReadyWatch:
         return time.monotonic()
 
     def _next(self) -> tuple[str, str]:
-        event = json.loads(next(self._lines))
-        name, ready = event["object"]["metadata"]["name"], harness.ready(event["object"])[0] or ""
+        """Return the next object that has changed, and its status of Ready."""
+        for _ in range(_OPENINGS):
+            line = next(self._lines, None)
+            if line is not None:
+                break
+            # At first, and when the server has ended the watch: it does so to those that read slowly.
+            query = f"watch=true&resourceVersion={self._version}"
+            self._lines = self._api.lines(f"{self._path}?{query}", silence=_SILENCE)
+        else:
+            raise TimeoutError("the API server ends each watch at once")
+        object_ = json.loads(line)["object"]
+        name, ready = object_["metadata"]["name"], harness.ready(object_)[0] or ""
+        self._version = object_["metadata"]["resourceVersion"]
         self._ready[name] = ready
         return name, ready
 
