@@ -34,6 +34,8 @@ from controller.resource import ArtifactRepository, ConditionType, Key, Reason
 from controller.status import Failed, Outcome, Suspended, Verified, decide
 from controller.target import Target
 from docs import argocd, chart
+from tests.benchmark.report import Results
+from tests.benchmark.report import table as benchmark_table
 
 DOCS: Final = Path(__file__).parent
 MANIFESTS: Final = DOCS.parent / "manifests"
@@ -462,8 +464,18 @@ def permissions() -> str:
     return table(["Resource", "Verbs", "Where", "What for"], rows)
 
 
+# --- benchmarks.md
+
+
+def benchmarks() -> str:
+    """Return the results that were recorded last, and what they were measured on."""
+    results = Results.load(DOCS / "benchmarks.json")
+    return f"{benchmark_table(results)}\n\n{', '.join(f'{name} {value}' for name, value in results.machine.items())}"
+
+
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "alerts": alerts,
+    "benchmarks": benchmarks,
     "columns": columns,
     "configuration": configuration,
     "fields": fields,
