@@ -90,6 +90,22 @@ def test_helm_install(shell: Shell, cluster: DevCluster, page: str) -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_shards(shell: Shell, cluster: DevCluster) -> None:
+    """Two releases that share the objects are installed by the lines in benchmarks.md."""
+    installs = [line for line in commands("docs/benchmarks.md") if line.startswith("helm install")]
+    for line in installs:
+        shell(line)
+    releases = [line.split()[2] for line in installs]
+    assert releases == ["shard-a", "shard-b"]
+    for release in releases:
+        arguments = cluster.kubectl(
+            "get", "deploy", "-n", NAMESPACE, "-o", "yaml", "-l", f"app.kubernetes.io/instance={release}"
+        )
+        assert f"--watch-label-selector=shard={release[-1]}" in arguments
+        helm("uninstall", release, "--namespace", NAMESPACE, kubeconfig=cluster.kubeconfig)
+
+
+@pytest.mark.usefixtures("installed")
 def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path: Path) -> None:
     """All commands of gitops.md and operations.md, and the example in the chart's notes, beside an operator."""
     documents = render("--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
