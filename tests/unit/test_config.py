@@ -158,7 +158,7 @@ FRAGMENTS = [
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join) | st.text())
-@example("[" * 5000)
+@example("[" * 600)
 @example("!!float ")
 @example("!!bool x")
 @example("!!timestamp x")
