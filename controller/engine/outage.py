@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from controller.engine.gate import GateState
 from controller.engine.ports import Clock
 from controller.engine.registries import ManagedRegistry, RegistryPool
-from controller.errors import RegistryError, RegistryUnavailable
+from controller.errors import KubernetesError, RegistryError, RegistryUnavailable
 from controller.resource import Key
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,9 @@ class OutageKeeper:
             while not await self._go_on(registry):
                 if telling is None and self._patience_left(registry) <= 0:
                     telling = asyncio.create_task(self._observer.outage_lasts(registry))
+        except KubernetesError as error:  # this process does not lead any more; if it does again, objects tell
+            logger.info("%s is not asked any more: %s", registry.described, error)
+            return
         finally:
             if telling is not None:
                 telling.cancel()

@@ -1,6 +1,7 @@
 """The engine in a world in memory, whose time passes without waiting (looptime): minutes of outage in milliseconds."""
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 
@@ -247,6 +248,28 @@ async def test_a_registry_that_answers_probes_but_no_writes(world: World) -> Non
     world.registry.write_error = None
     await asyncio.sleep(30)
     assert {world.ready(key) for key in keys} == {("True", "RepositoryReady")}
+
+
+async def test_a_prober_that_may_not_ask_any_more_ends_in_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leadership is lost while a probe is under way: no task dies of it, and when it is won again, all goes on."""
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+
+    async def refused() -> None:
+        raise KubernetesUnavailable("this process does not lead any more")
+
+    world.registry.error = DOWN
+    key = world.put("web")
+    await asyncio.sleep(20)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.registry, "ping", refused)
+        await asyncio.sleep(20)
+        gc.collect()
+    assert problems == []
+    world.registry.error = None
+    await world.sweep()
+    await asyncio.sleep(60)
+    assert world.ready(key) == ("True", "RepositoryReady")
 
 
 async def test_a_dead_registry_does_not_slow_another_one_down() -> None:
