@@ -167,6 +167,15 @@ class _Connection:
         self._transport = writer.transport
         self._socket: socket.socket = writer.get_extra_info("socket")
 
+    async def secure(self, context: ssl.SSLContext) -> None:
+        """Shake hands as a TLS server."""
+        try:
+            await self.writer.start_tls(context)
+        except AttributeError:
+            # Who goes in the middle of it leaves behind a writer without a transport.
+            self.writer._transport = self._transport  # type: ignore[attr-defined]
+            raise ConnectionResetError from None
+
     def reset(self) -> None:
         """Break it by RST."""
         with contextlib.suppress(OSError):
@@ -350,7 +359,7 @@ class FaultProxy:
             with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):
                 await client.flows.wait()
                 if self._serving is not None:
-                    await client.writer.start_tls(self._serving)
+                    await client.secure(self._serving)
                 while True:
                     head = await client.reader.readuntil(b"\r\n\r\n")
                     body = await client.reader.readexactly(_content_length(head))
