@@ -17,5 +17,9 @@ SECONDS = float(os.environ.get("CAMPAIGN_MINUTES") or (10 if FULL else 0.4)) * 6
 LIMIT = 1200 + SECONDS * 3 + SPECS / 10 if FULL else 180
 """What a test of the campaign may take, in seconds."""
 
+LENIENT = {"PYTHONWARNINGS": "ignore"}
+"""The environment of operators that are stopped in the midst of it. Where warnings are errors, as in other tests,
+uvloop cannot close what a connection attempt that was cancelled has left, and raises instead."""
+
 Record = Callable[[str, object], None]
 """pytest's ``record_property``: what is recorded is printed as a table in the end."""

@@ -621,8 +621,7 @@ class EngineMachine(RuleBasedStateMachine):
         world = self.world
         living = {key for key in world.store.bodies if not world.store.read(key).deleting}
         assert set(world.engine._heard) == living
-        assert not world.engine._tasks
-        assert not world.engine._outages._probers
+        assert not asyncio.all_tasks(self.time.loop), "a task was leaked"
         assert not any(world.engine._outages._parked.values())
         assert world.engine._queue.depth == world.engine._queue.in_flight == 0
         for key in living:
