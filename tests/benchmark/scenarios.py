@@ -46,7 +46,7 @@ def idle(contender: Contender, stage: Stage, count: int) -> Figures:
         cpu = running.cpu() - cpu
         return {
             "p50": statistics.median(taken),
-            "p99": sorted(taken)[int(0.99 * (count - 1))],
+            "p99": sorted(taken)[int(0.99 * count)],
             "cpu": cpu / count,
             "writes": len(running.writes()) / count,
             "requests": len(running.registry_requests()) / count,
