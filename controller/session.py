@@ -111,10 +111,10 @@ class Session:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._hosting.run())
-            group.create_task(self._watch_forever(established, install_signal_handlers))
             # An object that is looked at before its references can be known would be written twice.
             await self._hosting.wait_for_first_look()
             self._engine.start()
+            group.create_task(self._watch_forever(established, install_signal_handlers))
             group.create_task(
                 resync_forever(
                     self._engine,
