@@ -147,8 +147,7 @@ def fragile() -> Iterator[DevCluster]:
 
 @pytest.fixture
 def stubborn(fragile: DevCluster, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """Run an operator for all namespaces of that control plane."""
-    with OperatorProcess(
-        tmp_path, config=operator_config(fragile.registry_url), kubeconfig=operator_kubeconfig(fragile)
-    ) as operator:
+    """Run an operator for all namespaces of that control plane; by its resync it finds what no watch could tell."""
+    config = operator_config(fragile.registry_url, timings={"resyncInterval": "15s"})
+    with OperatorProcess(tmp_path, config=config, kubeconfig=operator_kubeconfig(fragile)) as operator:
         yield operator
