@@ -1,6 +1,7 @@
 """How large the campaign is (``make campaign``), and how its figures are told."""
 
 import os
+import re
 from collections.abc import Callable
 
 from tests.cluster.harness import FULL
@@ -23,3 +24,9 @@ uvloop cannot close what a connection attempt that was cancelled has left, and r
 
 Record = Callable[[str, object], None]
 """pytest's ``record_property``: what is recorded is printed as a table in the end."""
+
+
+def defects(log: str) -> list[str]:
+    """Return the entries of a log with a trace in which our code is; kopf leaves some that are its own."""
+    entries = re.split(r"\n(?=\d{4}-\d\d-\d\d )", log)
+    return [entry for entry in entries if "unexpectedly" in entry or ("Traceback" in entry and "/controller/" in entry)]

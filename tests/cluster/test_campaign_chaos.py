@@ -5,7 +5,6 @@ at a time. The first replica is frozen and cut off, but never killed, so that wh
 """
 
 import random
-import re
 import resource
 import threading
 import time
@@ -22,7 +21,7 @@ import pytest
 from controller.registry import marker
 from devcluster.cluster import DevCluster
 from devcluster.process import ServerProcess
-from tests.cluster.campaign import LENIENT, LIMIT, SECONDS, SEED, Record
+from tests.cluster.campaign import LENIENT, LIMIT, SECONDS, SEED, Record, defects
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
@@ -461,12 +460,6 @@ def audit(living: object, people: People, registry_url: str) -> None:
     for (path, tag), manifest in people.pushed.items():
         if (path, tag) not in people.doubtful:
             assert fetch(registry_url, path, f"manifests/{tag}").content == manifest, f"{path}:{tag} was harmed"
-
-
-def defects(log: str) -> list[str]:
-    """Return the entries of a log with a trace in which our code is; kopf leaves some that are its own."""
-    entries = re.split(r"\n(?=\d{4}-\d\d-\d\d )", log)
-    return [entry for entry in entries if "unexpectedly" in entry or ("Traceback" in entry and "/controller/" in entry)]
 
 
 def no_more_than(base: Footprint, operator: OperatorProcess) -> Footprint | None:
