@@ -58,8 +58,8 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _chart(chart: Chart, results: Results, sizes: Sequence[int], names: Sequence[str]) -> Iterator[str]:
-    lines = {name: [_median(results, name, chart, size) for size in sizes] for name in names}
-    top = _ceiling(max((value for values in lines.values() for value in values), default=1.0))
+    lines = {name: dict(_medians(results, name, chart, sizes)) for name in names}
+    top = _ceiling(max((value for values in lines.values() for value in values.values()), default=1.0))
     yield _text(_LEFT, 16, chart.title, weight="bold")
     for step in range(5):
         y = _y(top * step / 4, top)
@@ -68,7 +68,7 @@ def _chart(chart: Chart, results: Results, sizes: Sequence[int], names: Sequence
     for size in sizes:
         yield _text(_x(size, sizes), _HEIGHT - _BOTTOM + 15, f"{size:,}", anchor="middle")
     for number, (name, values) in enumerate(lines.items()):
-        points = [(_x(size, sizes), _y(value, top)) for size, value in zip(sizes, values, strict=True)]
+        points = [(_x(size, sizes), _y(value, top)) for size, value in values.items()]
         path = " ".join(f"{x},{y}" for x, y in points)
         colour = _COLOURS[name]
         yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
@@ -77,9 +77,11 @@ def _chart(chart: Chart, results: Results, sizes: Sequence[int], names: Sequence
         yield _text(_LEFT + 75 * number, _HEIGHT - 10, f"● {name}", fill=colour)
 
 
-def _median(results: Results, name: str, chart: Chart, size: int) -> float:
-    values = results.values(name, chart.figure.format(size)).values()
-    return statistics.median(values) * chart.scale if values else 0.0
+def _medians(results: Results, name: str, chart: Chart, sizes: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """Yield the sizes at which something was measured, and its median there."""
+    for size in sizes:
+        if values := results.values(name, chart.figure.format(size)).values():
+            yield size, statistics.median(values) * chart.scale
 
 
 def _ceiling(value: float) -> float:
