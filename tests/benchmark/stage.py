@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from controller.resource import GROUP, PLURAL, VERSION
@@ -179,7 +180,10 @@ class Running:
         self.process.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if error is not None:
+            state = "runs" if self.process.running else "has ended"
+            error.add_note(f"{self._contender.name} {state}; the end of its log:\n{self.process.log_tail()}")
         self.process.stop(timeout=30)
         self._folder.cleanup()
 
