@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import Final, Protocol
@@ -61,7 +62,7 @@ class OutageKeeper:
         self._observer = observer
         self._parked: dict[str, dict[Key, None]] = {}
         self._where: dict[Key, str] = {}
-        self._probers: dict[str, asyncio.Task[None]] = {}
+        self._probers: dict[str, asyncio.Task[bool]] = {}
 
     def park(self, key: Key, registry: str | None) -> None:
         """Remember that an object waits for a registry."""
@@ -84,7 +85,13 @@ class OutageKeeper:
             return
         task = asyncio.create_task(self._attend(registry), name=f"prober of {name}")
         self._probers[name] = task
-        task.add_done_callback(lambda _: self._probers.pop(name, None))
+        task.add_done_callback(partial(self._left, name))
+
+    def _left(self, name: str, prober: asyncio.Task[bool]) -> None:
+        """See to a registry that has got into trouble again while its prober took its leave."""
+        self._probers.pop(name, None)
+        if not prober.cancelled() and prober.result():
+            self.notice(name)
 
     async def stop(self) -> None:
         """End all probers."""
@@ -103,8 +110,12 @@ class OutageKeeper:
                     self._expedite(key)
             self.notice(name)
 
-    async def _attend(self, registry: ManagedRegistry) -> None:
-        """Probe until the registry is well again, and let the parked objects go on, until none is left."""
+    async def _attend(self, registry: ManagedRegistry) -> bool:
+        """Probe until the registry is well again, and let the parked objects go on, until none is left.
+
+        Returns:
+            Whether it is well; otherwise this process may not ask it any more.
+        """
         logger.warning("%s does not answer: %s", registry.described, registry.gate.last_failure)
         telling: asyncio.Task[None] | None = None
         try:
@@ -113,7 +124,7 @@ class OutageKeeper:
                     telling = asyncio.create_task(self._observer.outage_lasts(registry))
         except KubernetesError as error:  # this process does not lead any more; if it does again, objects tell
             logger.info("%s is not asked any more: %s", registry.described, error)
-            return
+            return False
         finally:
             if telling is not None:
                 telling.cancel()
@@ -121,6 +132,7 @@ class OutageKeeper:
         logger.info("%s answers again", registry.described)
         if telling is not None:
             await self._observer.outage_ended(registry)
+        return True
 
     async def _go_on(self, registry: ManagedRegistry) -> bool:
         """Take the next step towards recovery; return whether there is none left to take."""

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from controller.config import RegistryBinding, Timings
 from controller.engine.queue import Priority
+from controller.engine.registries import ManagedRegistry
 from controller.engine.resync import resync_forever
 from controller.errors import (
     AccessDenied,
@@ -270,6 +271,34 @@ async def test_a_prober_that_may_not_ask_any_more_ends_in_order(world: World, mo
     await world.sweep()
     await asyncio.sleep(60)
     assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_a_registry_that_fails_again_while_its_prober_takes_leave(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of an outage is told while the next one begins: it has a prober, too, and its objects go on with it."""
+    world.put("first")
+    await asyncio.sleep(1)
+    world.registry.error = DOWN
+    later: list[Key] = []
+    told = world.outage_ended
+
+    async def slowly(registry: ManagedRegistry) -> None:
+        await told(registry)
+        world.registry.error = DOWN
+        later.append(world.put("second"))
+        await asyncio.sleep(20)
+
+    world.put("unlucky")
+    await asyncio.sleep(120)
+    monkeypatch.setattr(world, "outage_ended", slowly)
+    world.registry.error = None
+    await world.until(lambda: bool(later))
+    await asyncio.sleep(25)
+    assert world.ready(later[0]) == ("False", "RegistryUnavailable")
+    world.registry.error = None
+    await asyncio.sleep(15)
+    assert world.ready(later[0]) == ("True", "RepositoryReady")
 
 
 async def test_a_dead_registry_does_not_slow_another_one_down() -> None:
