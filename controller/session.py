@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from controller.config import OperatorConfig, RegistryBinding, load_config
+from controller.config import OperatorConfig, RegistryBinding, format_duration, load_config
 from controller.engine.engine import Engine
 from controller.engine.ports import Clock, EventRecorder, EventType
 from controller.engine.reconciler import Reconciler
@@ -138,7 +138,7 @@ class Session:
     async def outage_lasts(self, registry: ManagedRegistry) -> None:
         """Tell the world of an outage that is no blip (see :class:`controller.engine.outage.OutageObserver`)."""
         patience = self._registries.config.timings.unavailable_after
-        message = f"{registry.described} has been failing for {patience}: {registry.gate.last_failure}"
+        message = f"{registry.described} has been failing for {format_duration(patience)}: {registry.gate.last_failure}"
         self._events.about_operator(EventType.WARNING, "RegistryUnavailable", message)
         await self._sweep(only=functools.partial(self._is_in, registry))
 
