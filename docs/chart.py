@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -23,8 +22,7 @@ from pydantic_core import core_schema
 from controller.cli import run
 from controller.config import OperatorConfig
 from controller.logs import LEVELS, LogFormat
-
-CHART: Final = Path(__file__).parents[1] / "charts" / "artifact-repository-controller"
+from devcluster.manifests import CHART
 
 _TEXT: Final[JsonSchemaValue] = {"type": "string"}
 _TEXTS: Final[JsonSchemaValue] = {"type": "object", "additionalProperties": _TEXT}
@@ -133,6 +131,7 @@ _LINE: Final = re.compile(r"^(?P<indent> *)(?:# -- (?P<text>.*)|# (?P<more>.*)|(
 
 def values() -> Iterator[tuple[str, str, str]]:
     """Yield each value that can be set: its path, its default as JSON and what the comment above it says."""
+    defaults = _values()
     path: list[str] = []
     text = ""
     for line in (CHART / "values.yaml").read_text(encoding="utf-8").splitlines():
@@ -145,15 +144,15 @@ def values() -> Iterator[tuple[str, str, str]]:
             text = f"{text} {found['more']}"
         else:
             path = [*path[: len(found["indent"]) // 2], found["key"]]
-            value, whole = _at(path)
+            value, whole = _at(defaults, path)
             if whole:
                 yield ".".join(path), json.dumps(value), text
             text = ""
 
 
-def _at(path: list[str]) -> tuple[Any, bool]:
+def _at(defaults: Mapping[str, Any], path: list[str]) -> tuple[Any, bool]:
     """Return a value, and whether it is one to a person: neither a group of values nor within such a one."""
-    value: Any = _values()
+    value: Any = defaults
     whole = False
     for depth, key in enumerate(path, 1):
         if whole:

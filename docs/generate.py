@@ -33,6 +33,7 @@ from controller.registry.protocol import Origin
 from controller.resource import ArtifactRepository, ConditionType, Key, Reason
 from controller.status import Failed, Outcome, Suspended, Verified, decide
 from controller.target import Target
+from devcluster.manifests import CHART
 from docs import argocd, chart
 from tests.benchmark.report import Results
 from tests.benchmark.report import table as benchmark_table
@@ -96,9 +97,9 @@ def fill(page: str) -> str:
 
 def main() -> None:
     """Write all that is generated anew, and say what has changed."""
-    pages = sorted([*DOCS.glob("*.md"), chart.CHART / "README.md"])
+    pages = sorted([*DOCS.glob("*.md"), CHART / "README.md"])
     texts = {path: fill(path.read_text(encoding="utf-8")) for path in pages}
-    texts |= {argocd.CONFIG_MAP: argocd.config_map(), chart.CHART / "values.schema.json": chart.schema()}
+    texts |= {argocd.CONFIG_MAP: argocd.config_map(), CHART / "values.schema.json": chart.schema()}
     for path, text in texts.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -421,9 +422,7 @@ def values() -> str:
 def alerts() -> str:
     """Return the alerts in the chart, and what to do about each."""
     rows = []
-    for rule in yaml.safe_load((chart.CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0][
-        "rules"
-    ]:
+    for rule in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]:
         told = {name: re.sub(r"\{\{.*?\}\}", "…", text) for name, text in rule["annotations"].items()}
         rows.append([_code(rule["alert"]), rule.get("for", "-"), told["summary"], told["description"]])
     return table(["Alert", "After", "Means", "What to do"], rows)

@@ -11,7 +11,7 @@ import pytest
 from devcluster.cluster import DevCluster
 from devcluster.gotoolchain import go_toolchain
 from devcluster.progress import to_stderr
-from tests.charts.rendering import NAMESPACE
+from tests.charts.rendering import NAMESPACE, RELEASE, helm
 from tests.cluster.harness import Api, Audit, audit_flags
 
 _PROMETHEUS_OPERATOR = Path(__file__).parent / "prometheus-operator"
@@ -64,3 +64,11 @@ def prometheus_operator(cluster: DevCluster) -> None:
     for name in ("servicemonitors", "prometheusrules"):
         cluster.kubectl("create", "-f", folder / f"monitoring.coreos.com_{name}.yaml")
         cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}.monitoring.coreos.com")
+
+
+@pytest.fixture
+def uninstalled(cluster: DevCluster) -> Iterator[None]:
+    """Take away, after a test, what it has installed."""
+    yield
+    helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", kubeconfig=cluster.kubeconfig)
+    cluster.kubectl("delete", "crd", "--ignore-not-found", "artifactrepositories.artifacts.alien.dev")

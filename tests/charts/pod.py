@@ -37,7 +37,6 @@ class OperatorPod:
         spec = deployment["spec"]["template"]["spec"]
         (container,) = spec["containers"]
         name = f"{deployment['metadata']['name']}-{number}"
-        self.name = name
         self.address = f"127.0.0.1:{free_port()}"
         self._folders: dict[str, Path] = {
             mount["mountPath"]: directory / mount["name"] for mount in container["volumeMounts"]

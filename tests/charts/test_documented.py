@@ -3,13 +3,14 @@
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
 from devcluster.cluster import DevCluster
+from devcluster.manifests import CHART
 from devcluster.tools import Tool, provide
 from tests.charts.pod import OperatorPod
 from tests.charts.rendering import NAMESPACE, RELEASE, helm, render
@@ -58,14 +59,6 @@ def shell(cluster: DevCluster, tmp_path: Path) -> Shell:
     return run
 
 
-@pytest.fixture
-def installed(cluster: DevCluster) -> Iterator[None]:
-    """Take away what was installed."""
-    yield
-    helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", kubeconfig=cluster.kubeconfig)
-    cluster.kubectl("delete", "crd", "--ignore-not-found", "artifactrepositories.artifacts.alien.dev")
-
-
 def commands(page: str) -> list[str]:
     """Return the commands of a page's shell blocks, without those that cannot be run here."""
     text = "".join(re.findall(r"^```sh\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
@@ -79,7 +72,7 @@ def starting(lines: Sequence[str], beginning: str) -> str:
     return found
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("uninstalled")
 @pytest.mark.parametrize("page", ["README.md", "charts/artifact-repository-controller/README.md"])
 def test_helm_install(shell: Shell, cluster: DevCluster, page: str) -> None:
     """The line that a person copies installs the operator and its API."""
@@ -89,7 +82,7 @@ def test_helm_install(shell: Shell, cluster: DevCluster, page: str) -> None:
     assert shell("kubectl get artrepo -A") == ""
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("uninstalled")
 def test_shards(shell: Shell, cluster: DevCluster) -> None:
     """Two releases that share the objects are installed by the lines in benchmarks.md."""
     installs = [line for line in commands("docs/benchmarks.md") if line.startswith("helm install")]
@@ -105,13 +98,12 @@ def test_shards(shell: Shell, cluster: DevCluster) -> None:
         helm("uninstall", release, "--namespace", NAMESPACE, kubeconfig=cluster.kubeconfig)
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("uninstalled")
 def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path: Path) -> None:
     """All commands of gitops.md and operations.md, and the example in the chart's notes, beside an operator."""
     documents = render("--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
     install = ("--namespace", NAMESPACE, "--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
-    chart = ROOT / "charts" / "artifact-repository-controller"
-    notes = helm("install", RELEASE, chart, *install, kubeconfig=cluster.kubeconfig).partition("NOTES:")[2]
+    notes = helm("install", RELEASE, CHART, *install, kubeconfig=cluster.kubeconfig).partition("NOTES:")[2]
     shell("kubectl wait --for=condition=Established --timeout=20s crd/artifactrepositories.artifacts.alien.dev")
     example = re.search(r"kubectl apply -f - <<EOF\n(.*?)  EOF", notes, re.DOTALL)
     assert example
@@ -133,7 +125,7 @@ def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path
         objects.wait("web", lambda seen: "lastHandledReconcileAt" in seen["status"], tell=operator.log)
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("uninstalled")
 def test_objects(shell: Shell, cluster: DevCluster) -> None:
     """The API server takes each object in the documentation that it knows, with strict validation."""
     shell(f"kubectl apply -f {ROOT / 'manifests' / 'crd.yaml'}")

@@ -33,8 +33,6 @@ from tests.contract.test_authentication import HTPASSWD, PASSWORD
 
 pytestmark = pytest.mark.cluster
 
-ARTIFACTS = "artifacts.alien.dev"
-
 
 @pytest.fixture
 def proxy(cluster: DevCluster) -> Iterator[FaultProxy]:

@@ -12,7 +12,7 @@ the rendered Pods                           | fit the standard "restricted"; one
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,17 +38,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("uninstalled")]
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/artifactrepositories.artifacts.alien.dev"
 DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{FULL_NAME}"
-ROLES = "rbac.authorization.k8s.io/v1"
 
 Helm = Callable[..., str]
-
-
-@pytest.fixture
-def uninstalled(cluster: DevCluster) -> Iterator[None]:
-    """Leave nothing behind."""
-    yield
-    helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", kubeconfig=cluster.kubeconfig)
-    cluster.kubectl("delete", "crd", "--ignore-not-found", "artifactrepositories.artifacts.alien.dev")
 
 
 @pytest.fixture

@@ -29,8 +29,9 @@ from controller.metrics import Metrics
 from controller.names import validate_repository_name
 from controller.resource import API_VERSION, KIND, ConditionType
 from devcluster.cluster import Kubernetes
+from devcluster.manifests import CHART
 from devcluster.tools import version
-from docs import chart, generate
+from docs import generate
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "charts").glob("*/README.md")])
@@ -277,7 +278,7 @@ def test_kubernetes_versions() -> None:
     assert (
         f"Kubernetes {oldest} or newer; it is tested on {oldest} and on {newest}." in (ROOT / "README.md").read_text()
     )
-    about = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert about["kubeVersion"] == f">={oldest}.0-0"
     telling = [page.name for page in PAGES if re.search(r"Kubernetes v?1\.\d", page.read_text())]
     assert telling == ["CHANGELOG.md", "README.md"]
