@@ -23,7 +23,7 @@ from controller.config import OperatorConfig, load_config
 from controller.engine.ports import EventRecorder, SystemClock
 from controller.errors import ConfigError, KubernetesError
 from controller.health import serve_health
-from controller.kube.access import SERVICE_ACCOUNT_DIRECTORY, load_configuration
+from controller.kube.access import SERVICE_ACCOUNT_DIRECTORY
 from controller.kube.api import KubernetesApi
 from controller.kube.events import KubernetesEvents, NoEvents
 from controller.kube.lease import LeaderElector
@@ -89,10 +89,10 @@ class Operator:
             ConfigError: The health address cannot be listened on.
             KubernetesError: There are no credentials for an API server.
         """
-        await load_configuration()  # without credentials there is nothing to wait for
-        self._install_signal_handlers()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._api.close)
+            await self._api.connect()  # without credentials there is nothing to wait for
+            self._install_signal_handlers()
             if self._options.health_address:
                 health = serve_health(
                     self._options.health_address, why_not_ready=lambda: self._not_ready, metrics=self._metrics

@@ -46,6 +46,19 @@ class KubernetesApi:
         self._connections = connections
         self._client: ApiClient | None = None
 
+    async def connect(self) -> ApiClient:
+        """Return the client; the first call reads how the API server is reached and as whom.
+
+        Raises:
+            KubernetesError: Nothing tells that, or it cannot be read.
+        """
+        if self._client is None:
+            configuration = await load_configuration()
+            configuration.connection_pool_maxsize = self._connections
+            if self._client is None:
+                self._client = ApiClient(configuration)
+        return self._client
+
     async def close(self) -> None:
         """Close all connections."""
         if self._client is not None:
@@ -159,7 +172,7 @@ class KubernetesApi:
         Raises:
             KubernetesError: The watch was refused, or ended with an error.
         """
-        client = await self._connected()
+        client = await self.connect()
         headers = {"Accept": "application/json"}
         url = f"{path}?{urlencode({**query, 'watch': 'true', 'allowWatchBookmarks': 'true'})}"
         await client.update_params_for_auth(headers, [], ["BearerToken"], url, "GET", None)
@@ -181,7 +194,7 @@ class KubernetesApi:
     async def _send(
         self, method: str, url: str, body: Mapping[str, Any] | None, content_type: str
     ) -> tuple[int, bytes]:
-        client = await self._connected()
+        client = await self.connect()
         headers = {"Accept": "application/json", "Content-Type": content_type}
         await client.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
         try:
@@ -194,17 +207,9 @@ class KubernetesApi:
                 f"the API server at {client.configuration.host} does not answer: {str(error) or type(error).__name__}"
             ) from error
 
-    async def _connected(self) -> ApiClient:
-        if self._client is None:
-            configuration = await load_configuration()
-            configuration.connection_pool_maxsize = self._connections
-            if self._client is None:
-                self._client = ApiClient(configuration)
-        return self._client
-
     async def _renew_token(self) -> None:
         """Take the token that lies on the disk now, for all requests from here on."""
-        client, fresh = await self._connected(), await load_configuration()
+        client, fresh = await self.connect(), await load_configuration()
         client.configuration.api_key = fresh.api_key
         client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
 
