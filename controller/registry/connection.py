@@ -283,14 +283,16 @@ class Connection:
 
     def _outgoing(self, request: Request, url: str, authorization: str | None) -> httpx.Request:
         headers = _headers(request.accept, request.content_type)
-        content = request.content
         if authorization is not None:
             headers = httpx.Headers([*headers.raw, (b"Authorization", authorization.encode())])
+        origin, target = _split(url)
+        extensions = {"target": target}
+        content = request.content
         if not request.once or content is None:
-            return httpx.Request(request.method, url, headers=headers, content=content)
+            return httpx.Request(request.method, origin, headers=headers, content=content, extensions=extensions)
         headers = httpx.Headers([*headers.raw, (b"Content-Length", b"%d" % len(content))])
         stream = _OneShot(content)
-        return httpx.Request(request.method, url, headers=headers, stream=stream)
+        return httpx.Request(request.method, origin, headers=headers, stream=stream, extensions=extensions)
 
     async def _read(self, request: Request, status: int, stream: httpx.AsyncByteStream) -> bytes:
         """Return a body, which must not be too long; of an error's, the beginning is enough."""
@@ -375,11 +377,12 @@ class NetworkTransport(httpx.AsyncBaseTransport):
             self._session = self._open_session()
         response = await self._session.request(
             request.method,
-            str(request.url),
+            _address(request),
             headers=request.headers,
             data=request.stream if isinstance(request.stream, _OneShot) else request.content or None,
             allow_redirects=False,
             timeout=self._timeout,
+            ssl=self._trust() if request.url.scheme == "https" else True,
         )
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Incoming(response))
 
@@ -394,7 +397,7 @@ class NetworkTransport(httpx.AsyncBaseTransport):
         aiohttp refuses more than 8 KiB in one header line and more than 128 headers by default.
         """
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE, ssl=self._trust()),
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_WaryRequest,
             auto_decompress=False,
@@ -415,6 +418,28 @@ class _Incoming(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Give the connection back, or close it where the answer was not read to its end."""
         self._response.release()
+
+
+def _split(url: str) -> tuple[httpx.URL, bytes]:
+    """Return the origin of an absolute URL, parsed, and the rest as it is sent.
+
+    httpx takes five times as long to parse a URL as all the rest of a request, and our own are whole already: it is
+    given the origin, and the rest as its extension ``target``, which stands instead of the URL's path and query.
+    """
+    end = url.find("/", len("https://"))
+    return (_origin(url), b"/") if end < 0 else (_origin(url[:end]), url[end:].encode())
+
+
+@lru_cache(maxsize=16)
+def _origin(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+def _address(request: httpx.Request) -> str:
+    target: bytes | None = request.extensions.get("target")
+    if target is None:
+        return str(request.url)
+    return f"{request.url.scheme}://{request.url.netloc.decode()}{target.decode()}"
 
 
 @lru_cache(maxsize=16)

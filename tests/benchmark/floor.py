@@ -39,6 +39,7 @@ class Floor:
 
     def __init__(self, registry: str, api: str, session: aiohttp.ClientSession) -> None:
         self._registry, self._api, self._session = registry, api, session
+        self._origin = httpx.URL(registry)
         self._transport = NetworkTransport(ssl.create_default_context, Timeouts())
         self._mount_from = ""
 
@@ -82,7 +83,8 @@ class Floor:
         headers = {"User-Agent": "floor", "Accept": _ACCEPTED, "Accept-Encoding": "identity"}
         if content is not None:
             headers["Content-Type"] = marker.MANIFEST_MEDIA_TYPE
-        request = httpx.Request(method, f"{self._registry}/v2/{target}", headers=headers, content=content)
+        extensions = {"target": f"/v2/{target}".encode()}
+        request = httpx.Request(method, self._origin, headers=headers, content=content, extensions=extensions)
         response = await self._transport.handle_async_request(request)
         await response.aread()
         assert response.status_code == expected, (method, target, response.status_code)

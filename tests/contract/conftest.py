@@ -127,10 +127,10 @@ class _NotingFake(FakeRegistry):
         super().__init__()
         self._notes = notes
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def respond(self, request: httpx.Request) -> httpx.Response:
         if request.headers["user-agent"].startswith("artifact-repository-controller/"):
             self._notes.append(f"{request.method} {request.url.raw_path.decode()}")
-        return await super().handle_async_request(request)
+        return await super().respond(request)
 
 
 @pytest.fixture(params=[FAKE, *RegistryKind])

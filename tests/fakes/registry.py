@@ -61,7 +61,13 @@ class FakeRegistry(httpx.AsyncBaseTransport):
         self._ids: Iterator[int] = itertools.count(1)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request."""
+        """Answer one request, seen as a server sees it: with the target in the place of the URL's path and query."""
+        if "target" in request.extensions:
+            request.url = request.url.copy_with(raw_path=request.extensions["target"])
+        return await self.respond(request)
+
+    async def respond(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request; subclasses add to it."""
         await request.aread()
         self.requests.append(request)
         if self.answer_instead is not None:

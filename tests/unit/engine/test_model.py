@@ -204,7 +204,7 @@ class ModelRegistry(FakeRegistry):
         self.repositories.clear()
         self.users.clear()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def respond(self, request: httpx.Request) -> httpx.Response:
         """Answer according to mood, and look closely."""
         path = self._check_asked(request)
         mood = self.mood
@@ -220,7 +220,7 @@ class ModelRegistry(FakeRegistry):
             return httpx.Response(status)
         if write and "/manifests/" in request.url.path:
             self._check_push(path)
-        answer = await super().handle_async_request(request)
+        answer = await super().respond(request)
         if not write and "/blobs/" not in request.url.path and path:
             self.told[path] = bool(answer.status_code == 200)
         if write and mood.loses:

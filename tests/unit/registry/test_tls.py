@@ -100,6 +100,13 @@ async def test_believed(ca: trustme.CA, ca_file: Path, host: str) -> None:
         await ping(server.url.replace("127.0.0.1", host), TLS(ca_file=ca_file))
 
 
+async def test_http_reads_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the system's CAs takes the event loop longer than all requests for ten objects."""
+    monkeypatch.setattr(ssl, "create_default_context", None)
+    async with served(None) as server:
+        await ping(server.url, None)
+
+
 async def test_without_the_ca(ca: trustme.CA) -> None:
     """Without a CA file the system's CAs are asked, who do not know ours; the message says what to do."""
     async with served(server_context(ca)) as server:
