@@ -1,10 +1,12 @@
 """``python -m tests.benchmark``, or ``make bench``."""
 
+import sys
 from pathlib import Path
 
 import click
 
 from tests.benchmark.drawing import draw
+from tests.benchmark.installation import interpreter
 from tests.benchmark.report import Results, table
 from tests.benchmark.rounds import compare
 from tests.cluster.harness import ROOT
@@ -41,6 +43,7 @@ def main(
         counts, alternations, singles = [50], 1, 5
         timings = {"unavailableAfter": "1s", "probeInterval": "500ms"}
     output.mkdir(parents=True, exist_ok=True)
+    python = sys.executable if short else interpreter(output / "venv")
 
     def keep(results: Results) -> None:
         results.save(output / "results.json")
@@ -53,6 +56,7 @@ def main(
         singles=singles,
         peer=peer,
         timings=timings,
+        python=python,
         say=lambda line: click.echo(line, err=True),
         keep=keep,
     )

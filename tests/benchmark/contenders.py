@@ -13,11 +13,12 @@ from tests.cluster.harness import OPERATOR_AGENT, ROOT, OperatorProcess, operato
 FLOOR_AGENT = "floor"
 
 
-def operator(timings: dict[str, Any]) -> Contender:
+def operator(timings: dict[str, Any], python: str | Path) -> Contender:
     """Return the operator.
 
     Args:
         timings: Timings in its configuration that are not the default's.
+        python: The interpreter that runs it.
     """
 
     def prepare(stage: Stage, directory: Path) -> ServerProcess:
@@ -25,6 +26,7 @@ def operator(timings: dict[str, Any]) -> Contender:
             directory,
             config=operator_config(stage.cluster.registry_url, timings=timings),
             kubeconfig=operator_kubeconfig(stage.cluster),
+            python=python,
         ).process
 
     return Contender("operator", OPERATOR_AGENT, prepare)

@@ -19,6 +19,7 @@ def compare(
     singles: int,
     peer: Path | None,
     timings: dict[str, Any],
+    python: str | Path,
     say: Progress,
     keep: Callable[[Results], None] = lambda _: None,
 ) -> Results:
@@ -30,10 +31,11 @@ def compare(
         singles: How many objects to create one after the other.
         peer: The peer's program; None: without it.
         timings: Timings in the operator's configuration that are not the default's, to shorten an outage.
+        python: The interpreter that runs the operator.
         say: Takes a line for people after each round.
         keep: Takes what there is after each alternation.
     """
-    operator = contenders.operator(timings)
+    operator = contenders.operator(timings, python)
     rivals = [operator, *([contenders.peer(peer)] if peer else [])]
     runs: list[Run] = []
     results = Results(this_machine(), sizes, runs)

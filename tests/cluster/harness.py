@@ -354,6 +354,7 @@ class OperatorProcess:
         arguments: Further arguments of ``run``.
         environment: Added to its environment.
         wait: Whether to wait until it is ready when it is started.
+        python: The interpreter that runs it.
     """
 
     def __init__(
@@ -365,13 +366,14 @@ class OperatorProcess:
         arguments: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         wait: bool = True,
+        python: str | Path = sys.executable,
     ) -> None:
         self._wait = wait
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.yaml"
         self.configure(config)
         self.address = f"127.0.0.1:{free_port()}"
-        command: list[str | Path] = [sys.executable, "-m", "controller", "run", "--config", self.config]
+        command: list[str | Path] = [python, "-m", "controller", "run", "--config", self.config]
         self.process = ServerProcess(
             "operator",
             [*command, "--health-address", self.address, *arguments],
