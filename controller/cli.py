@@ -39,9 +39,9 @@ def main() -> None:
 @click.option(
     "--concurrent",
     type=click.IntRange(1, 256),
-    default=16,
+    default=64,
     show_default=True,
-    help="How many objects of one registry are worked on at the same time.",
+    help="How many objects of one registry are worked on at the same time; of those to be verified, a quarter.",
 )
 @click.option(
     "--leader-elect/--no-leader-elect",

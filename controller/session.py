@@ -47,7 +47,7 @@ class Scope:
 
     namespaces: Sequence[str] = ()
     label_selector: str = ""
-    concurrent: int = 16
+    concurrent: int = 64
 
 
 class Session:

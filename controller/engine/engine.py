@@ -35,6 +35,9 @@ _CONFLICT: Final = Backoff(first=0.2, cap=2.0)
 _MARGIN: Final = 0.01
 """Added to what is waited for, in seconds: come a rounding error too early, an object would come again and again."""
 
+_LOW_PLACES: Final = 4
+"""One place in so many may be taken by what nobody waits for: a new object is not to wait until others are verified."""
+
 _LONGEST_RECONCILE: Final = 60.0
 """How long old connections are kept for reconciles that still use them, in seconds."""
 
@@ -61,7 +64,8 @@ class Engine:
         store: Where the newest state of an object is read when ours turns out to be old.
         clock: The time.
         rng: Source of all jitter.
-        concurrent: How many objects of one registry may be worked on at the same time.
+        concurrent: How many objects of one registry may be worked on at the same time; of those that nobody waits for,
+            a quarter.
         metrics: Where is counted.
         outages: Who is told of outages.
     """
@@ -91,9 +95,8 @@ class Engine:
         self._ready: dict[Key, str] = {}
         self._heard: dict[Key, _Heard] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._busy: Counter[Hashable] = Counter()
-        self._full: set[Hashable] = set()
-        """Lanes in which as many objects are worked on as may be: a registry that hangs fills only its own."""
+        self._busy: Counter[tuple[Hashable, Priority]] = Counter()
+        """How many objects of a lane are worked on: a registry that hangs fills only its own."""
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
         metrics.observe_queue(lambda: self._queue.depth, self._ready.values)
@@ -208,20 +211,23 @@ class Engine:
         """Start as many reconciles as there are free places and ready keys."""
         if not self._running:
             return
-        while (work := self._queue.take(now=self._clock.monotonic(), full=self._full)) is not None:
+        while (work := self._queue.take(now=self._clock.monotonic(), full=self._is_full)) is not None:
             task = asyncio.create_task(self._process(work))
             self._tasks.add(task)
-            task.add_done_callback(partial(self._landed, work.lane))
-            self._busy[work.lane] += 1
-            if self._busy[work.lane] >= self._concurrent:
-                self._full.add(work.lane)
+            task.add_done_callback(partial(self._landed, work))
+            self._busy[work.lane, work.priority] += 1
         self._arm_timer()
 
-    def _landed(self, lane: Hashable, task: asyncio.Task[None]) -> None:
+    def _landed(self, work: Work[Key, ArtifactRepository], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._busy[lane] -= 1
-        self._full.discard(lane)
+        self._busy[work.lane, work.priority] -= 1
         self._pump()
+
+    def _is_full(self, lane: Hashable, priority: Priority) -> bool:
+        high, low = self._busy[lane, Priority.HIGH], self._busy[lane, Priority.LOW]
+        if high + low >= self._concurrent:
+            return True
+        return priority is Priority.LOW and low >= max(1, self._concurrent // _LOW_PLACES)
 
     def _lane(self, repository: ArtifactRepository) -> Hashable:
         """Return the name of the registry that an object means; None where it is not configured."""

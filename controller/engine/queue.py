@@ -6,7 +6,7 @@ constructor argument), so that its promises are tested without sleeping:
 * a key is in the queue once, and in flight at most once; what arrives meanwhile is looked at afterwards;
 * the newest state of a key wins, whatever the order in which states arrive;
 * create and update overtake resume and resync, which still get their share;
-* keys of one lane wait for their own lane only: where one is full, the others go on;
+* keys of one lane and priority wait for their own kind only: where one is full, the others go on;
 * failures back off per key, exponentially, with full jitter and a cap, and are forgotten on success;
 * what is remembered is bounded by the number of keys.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Container, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
@@ -88,14 +88,13 @@ class _Lane(Generic[K]):
     def __len__(self) -> int:
         return sum(map(len, self.ready.values()))
 
-    def pop(self) -> K:
-        """Return the next key; there must be one."""
-        high, low = self.ready[Priority.HIGH], self.ready[Priority.LOW]
-        if high and not (low and self._high_in_a_row >= _LOW_SHARE):
+    def pop(self, served: Collection[Priority]) -> K:
+        """Return the next key of one of these priorities; each of them must have one."""
+        if Priority.HIGH in served and not (Priority.LOW in served and self._high_in_a_row >= _LOW_SHARE):
             self._high_in_a_row += 1
-            return high.popitem(last=False)[0]
+            return self.ready[Priority.HIGH].popitem(last=False)[0]
         self._high_in_a_row = 0
-        return low.popitem(last=False)[0]
+        return self.ready[Priority.LOW].popitem(last=False)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +107,7 @@ class Work(Generic[K, T]):
         failing_since: Time of the first of its failures in a row; None where the last try succeeded.
         waited: How long it was ready before it was taken, in seconds.
         lane: The lane that it was taken from.
+        priority: How urgent it was.
     """
 
     key: K
@@ -115,6 +115,11 @@ class Work(Generic[K, T]):
     failing_since: float | None
     waited: float
     lane: Hashable
+    priority: Priority
+
+
+Full = Callable[[Hashable, Priority], bool]
+"""Tells whether keys of a lane and a priority are to be left alone."""
 
 
 class WorkQueue(Generic[K, T]):
@@ -223,26 +228,28 @@ class WorkQueue(Generic[K, T]):
             self._waiting -= 1
             self._make_ready(key, entry, Priority.LOW, now)
 
-    def take(self, *, now: float, full: Container[Hashable] = ()) -> Work[K, T] | None:
+    def take(self, *, now: float, full: Full = lambda _lane, _priority: False) -> Work[K, T] | None:
         """Return the next key and mark it as in flight; None where none is ready.
 
         Args:
             now: The time, in seconds.
-            full: The lanes to leave alone.
+            full: What to leave alone.
         """
         self._wake(now)
-        names = [name for name in self._lanes if name not in full]
-        if not names:
+        for name, lane in self._lanes.items():
+            served = [priority for priority in Priority if lane.ready[priority] and not full(name, priority)]
+            if served:
+                break
+        else:
             return None
-        name = names[0]
-        lane = self._lanes.pop(name)
-        key = lane.pop()
+        key = lane.pop(served)
+        del self._lanes[name]
         if lane:
             self._lanes[name] = lane  # behind the others
         entry = self._entries[key]
         entry.in_flight = True
         self._in_flight += 1
-        return Work(key, entry.item, entry.failing_since, now - entry.added, name)
+        return Work(key, entry.item, entry.failing_since, now - entry.added, name, entry.priority)
 
     def done(self, key: K, item: T, *, now: float) -> None:
         """End a key's flight: it is well, and forgotten unless it was asked for meanwhile.

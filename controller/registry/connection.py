@@ -48,7 +48,9 @@ MAX_LARGE_BODIES: Final = 2
 """Bodies beyond MAX_BODY that are read from one registry at the same time: memory must not grow with the workers."""
 
 MAX_REDIRECTS: Final = 3
-MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 300
+"""To one registry: somewhat more than the most objects that may be worked on at the same time."""
+
 KEEP_ALIVE: Final = 15.0
 """Seconds that an idle connection is kept; short enough that the other side rarely closes it first."""
 

@@ -82,11 +82,11 @@ def test_life(cluster: DevCluster, api: Api, release: Helm) -> None:
         found: list[str] = api.must("GET", DEPLOYMENT)["spec"]["template"]["spec"]["containers"][0]["args"]
         return found
 
-    assert "--concurrent=16" in arguments()
+    assert "--concurrent=64" in arguments()
     release("upgrade", "--set", "concurrent=4,replicas=2")
     assert "--concurrent=4" in arguments()
     release("rollback", "1")
-    assert "--concurrent=16" in arguments()
+    assert "--concurrent=64" in arguments()
     release("uninstall")
     assert of_release(cluster, RELEASE) == [f"CustomResourceDefinition /{CRD.rpartition('/')[2]}"]
     assert objects.get("web") == before

@@ -83,6 +83,22 @@ async def test_no_more_than_so_many_at_once() -> None:
     await world.engine.stop(grace=0)
 
 
+async def test_a_new_object_does_not_wait_until_others_are_verified() -> None:
+    """What nobody waits for gets a quarter of the places, so there is always one for what somebody waits for."""
+    world = World(concurrent=8)
+    for number in range(20):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(1)
+    world.registry.latency, world.registry.most_busy = 10, 0
+    await world.sweep()
+    await asyncio.sleep(5)
+    assert world.registry.most_busy == 2
+    new = world.put("new")
+    await asyncio.sleep(11)
+    assert world.ready(new)[0] == "True"
+    await world.engine.stop(grace=0)
+
+
 async def test_a_vanished_repository_is_made_again_and_told(world: World) -> None:
     """Drift: the repository is there again, an event and a counter say so, and status stays as it was."""
     key = world.put("web")

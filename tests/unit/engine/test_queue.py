@@ -226,9 +226,19 @@ def test_a_full_lane_holds_nobody_else_up() -> None:
     queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, rng=random.Random(1), lane=lambda item: item % 2)
     for key, item in (("odd", 1), ("even", 2), ("odd too", 3), ("even too", 4)):
         queue.add(key, item, now=0)
-    assert [queue.take(now=0, full={1}).key for _ in range(2)] == ["even", "even too"]  # type: ignore[union-attr]
-    assert queue.take(now=0, full={1}) is None
+    work = [queue.take(now=0, full=lambda lane, _: lane == 1) for _ in range(3)]
+    assert [each and each.key for each in work] == ["even", "even too", None]
     assert [take(queue).key for _ in range(2)] == ["odd", "odd too"]
+
+
+def test_urgent_keys_do_not_wait_for_places_of_others(queue: WorkQueue[str, int]) -> None:
+    """Where no more of what can wait is taken, urgent keys are, even when it would be the others' turn."""
+    for number in range(10):
+        queue.add(f"urgent {number}", 1, now=0)
+    queue.add("can wait", 1, now=0, priority=Priority.LOW)
+    work = [queue.take(now=0, full=lambda _, priority: priority is Priority.LOW) for _ in range(11)]
+    assert [each and each.key for each in work] == [*(f"urgent {number}" for number in range(10)), None]
+    assert take(queue).priority is Priority.LOW
 
 
 class QueueMachine(RuleBasedStateMachine):
