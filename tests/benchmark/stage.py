@@ -1,6 +1,7 @@
 """Where a round takes place: servers of its own, objects, and a watch that sees them become Ready."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,7 @@ class Stage:
         self.objects.create_many(names)
         pids = [server.pid for server in self.cluster.servers]
         wait_until_quiet(*(pid for pid in pids if pid is not None))
+        os.sync()  # what is still to be written to the disk would slow down whoever comes next
         return names
 
     @contextmanager
