@@ -24,7 +24,9 @@ from controller.registry.connection import NetworkTransport, Timeouts
 from controller.resource import GROUP, PLURAL, VERSION
 
 _PATH = f"/apis/{GROUP}/{VERSION}"
-_AT_ONCE = 16
+_AT_ONCE = {"create": 64, "verify": 16}
+"""As the operator does by default."""
+
 _ACCEPTED = f"{marker.MANIFEST_MEDIA_TYPE}, application/vnd.oci.image.index.v1+json"
 
 
@@ -43,12 +45,13 @@ class Floor:
         self._transport = NetworkTransport(ssl.create_default_context, Timeouts())
         self._mount_from = ""
 
-    async def run(self, do: Callable[[Any], Awaitable[None]]) -> None:
-        """Do something with each object, sixteen at once."""
+    async def run(self, what: str) -> None:
+        """Do something with each object, as many at once as the operator does."""
+        do = {"create": self.create, "verify": self.verify}[what]
         async with self._session.get(f"{self._api}{_PATH}/{PLURAL}") as answer:
             objects = iter((await answer.json())["items"])
         async with asyncio.TaskGroup() as group:
-            for _ in range(_AT_ONCE):
+            for _ in range(_AT_ONCE[what]):
                 group.create_task(self._work(objects, do))
 
     async def verify(self, object_: Any) -> None:
@@ -115,7 +118,7 @@ async def main(registry: str, what: str) -> None:
     context = ssl.create_default_context(cafile=cluster["certificate-authority"])
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), headers=headers) as session:
         floor = Floor(registry, cluster["server"], session)
-        await floor.run(floor.verify if what == "verify" else floor.create)
+        await floor.run(what)
         await asyncio.Event().wait()
 
 
