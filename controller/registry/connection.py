@@ -374,7 +374,7 @@ class NetworkTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; return the answer as soon as its headers are there."""
+        """Send a request, which must have a ``target``; return the answer as soon as its headers are there."""
         if self._session is None:
             self._session = self._open_session()
         response = await self._session.request(
@@ -438,9 +438,7 @@ def _origin(url: str) -> httpx.URL:
 
 
 def _address(request: httpx.Request) -> str:
-    target: bytes | None = request.extensions.get("target")
-    if target is None:
-        return str(request.url)
+    target: bytes = request.extensions["target"]
     return f"{request.url.scheme}://{request.url.netloc.decode()}{target.decode()}"
 
 

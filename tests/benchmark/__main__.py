@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """Measure the operator against the bare requests and, where one is named, a peer.
 
-    The full form takes an hour, and the machine should do nothing else meanwhile.
+    The full form takes half an hour, and the machine should do nothing else meanwhile.
     """
     counts = sorted(int(size) for size in sizes.split(","))
     timings: dict[str, str] = {}

@@ -80,7 +80,7 @@ def test_kill_9_again_and_again(cluster: DevCluster, objects: Objects, start_ope
 def test_sigterm_under_load(cluster: DevCluster, objects: Objects, start_operator: StartOperator) -> None:
     """What was begun is finished and written; what was not is left for the next operator; exit code 0."""
     with FaultProxy(cluster.registry_url) as proxy, proxy.rule("PUT", "/manifests/", Delay(2)):
-        operator = start_operator(operator_config(proxy.url))
+        operator = start_operator(operator_config(proxy.url), "--concurrent=16")
         for number in range(40):
             objects.create(f"web-{number:02}")
         eventually(lambda: proxy.count("PUT", "/manifests/") >= 16, tell=operator.log)
