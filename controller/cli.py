@@ -39,7 +39,7 @@ def main() -> None:
 @click.option(
     "--concurrent",
     type=click.IntRange(1, 256),
-    default=64,
+    default=Scope().concurrent,
     show_default=True,
     help="How many objects of one registry are worked on at the same time; of those to be verified, a quarter.",
 )

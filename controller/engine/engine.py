@@ -35,7 +35,7 @@ _CONFLICT: Final = Backoff(first=0.2, cap=2.0)
 _MARGIN: Final = 0.01
 """Added to what is waited for, in seconds: come a rounding error too early, an object would come again and again."""
 
-_LOW_PLACES: Final = 4
+LOW_PLACES: Final = 4
 """One place in so many may be taken by what nobody waits for: a new object is not to wait until others are verified."""
 
 _LONGEST_RECONCILE: Final = 60.0
@@ -227,7 +227,7 @@ class Engine:
         high, low = self._busy[lane, Priority.HIGH], self._busy[lane, Priority.LOW]
         if high + low >= self._concurrent:
             return True
-        return priority is Priority.LOW and low >= max(1, self._concurrent // _LOW_PLACES)
+        return priority is Priority.LOW and low >= max(1, self._concurrent // LOW_PLACES)
 
     def _lane(self, repository: ArtifactRepository) -> Hashable:
         """Return the name of the registry that an object means; None where it is not configured."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from controller.engine.engine import LOW_PLACES
+from controller.session import Scope
 from devcluster.process import ServerProcess
 from tests.benchmark.stage import Contender, Running, Stage
 from tests.cluster.harness import OPERATOR_AGENT, ROOT, OperatorProcess, operator_config, operator_kubeconfig
@@ -47,7 +49,7 @@ def peer(binary: Path) -> Contender:
 
 
 def floor(*, verify: bool = False) -> Contender:
-    """Return the bare loop (:mod:`tests.benchmark.floor`).
+    """Return the bare loop (:mod:`tests.benchmark.floor`), with as many objects at once as the operator by default.
 
     Args:
         verify: Whether it only asks for what is there.
@@ -55,7 +57,8 @@ def floor(*, verify: bool = False) -> Contender:
 
     def prepare(stage: Stage, directory: Path) -> ServerProcess:
         what = "verify" if verify else "create"
-        command = [sys.executable, "-m", "tests.benchmark.floor", stage.cluster.registry_url, what]
+        at_once = Scope().concurrent // (LOW_PLACES if verify else 1)
+        command = [sys.executable, "-m", "tests.benchmark.floor", stage.cluster.registry_url, what, str(at_once)]
         return _process(stage, directory, "floor", command)
 
     return Contender("floor", FLOOR_AGENT, prepare)

@@ -24,9 +24,6 @@ from controller.registry.connection import NetworkTransport, Timeouts
 from controller.resource import GROUP, PLURAL, VERSION
 
 _PATH = f"/apis/{GROUP}/{VERSION}"
-_AT_ONCE = {"create": 64, "verify": 16}
-"""As the operator does by default."""
-
 _ACCEPTED = f"{marker.MANIFEST_MEDIA_TYPE}, application/vnd.oci.image.index.v1+json"
 
 
@@ -45,13 +42,12 @@ class Floor:
         self._transport = NetworkTransport(ssl.create_default_context, Timeouts())
         self._mount_from = ""
 
-    async def run(self, what: str) -> None:
-        """Do something with each object, as many at once as the operator does."""
-        do = {"create": self.create, "verify": self.verify}[what]
+    async def run(self, do: Callable[[Any], Awaitable[None]], at_once: int) -> None:
+        """Do something with each object, so many at once."""
         async with self._session.get(f"{self._api}{_PATH}/{PLURAL}") as answer:
             objects = iter((await answer.json())["items"])
         async with asyncio.TaskGroup() as group:
-            for _ in range(_AT_ONCE[what]):
+            for _ in range(at_once):
                 group.create_task(self._work(objects, do))
 
     async def verify(self, object_: Any) -> None:
@@ -110,7 +106,7 @@ def _status(generation: int, repository: str) -> dict[str, Any]:
     return {"observedGeneration": generation, "uri": repository, "origin": "Created", "conditions": [ready]}
 
 
-async def main(registry: str, what: str) -> None:
+async def main(registry: str, what: str, at_once: str) -> None:
     """Make all requests once, then wait to be stopped."""
     config = json.loads(Path(os.environ["KUBECONFIG"]).read_text())  # noqa: ASYNC240 - before anything else runs
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
@@ -118,7 +114,7 @@ async def main(registry: str, what: str) -> None:
     context = ssl.create_default_context(cafile=cluster["certificate-authority"])
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), headers=headers) as session:
         floor = Floor(registry, cluster["server"], session)
-        await floor.run(what)
+        await floor.run(floor.verify if what == "verify" else floor.create, int(at_once))
         await asyncio.Event().wait()
 
 

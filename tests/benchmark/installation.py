@@ -3,10 +3,10 @@
 Some packages import others that happen to be there (httpx does so with rich), which makes them slower to start.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
+from devcluster.progress import run_visibly, to_stderr
 from tests.cluster.harness import ROOT
 
 _LOCK = ROOT / "requirements" / "runtime.txt"
@@ -21,15 +21,22 @@ def interpreter(folder: Path) -> Path:
         folder: Where the environment is, or is made.
 
     Raises:
-        subprocess.CalledProcessError: The packages cannot be installed.
+        BuildFailed: The packages cannot be installed; the message has the end of the log.
     """
     python, installed = folder / "bin" / "python", folder / "runtime.txt"
     if not installed.exists() or installed.read_bytes() != _LOCK.read_bytes():
-        _run(sys.executable, "-m", "venv", "--clear", folder)
-        _run(python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--require-hashes", "-r", _LOCK)
+        _run(folder, sys.executable, "-m", "venv", "--clear", folder)
+        _run(folder, python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", _LOCK)
         installed.write_bytes(_LOCK.read_bytes())
     return python
 
 
-def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, timeout=_WITHIN)
+def _run(folder: Path, *command: str | Path) -> None:
+    run_visibly(
+        command,
+        what="installing what users install",
+        log=folder.with_suffix(".log"),
+        progress=to_stderr,
+        timeout=_WITHIN,
+        directory=ROOT,
+    )
