@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import aiohttp
 import kopf
@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 _INACTIVITY: Final = 70.0
 """Seconds without any event, the API server's bookmarks (one a minute) included, after which a watch is opened anew."""
+
+_IDENTITY: Final = "artifact-repository-controller"
+"""kopf's name for this operator among its peers. There are none (``standalone``), but without one kopf looks up the
+user, and the image's user has no entry in /etc/passwd."""
 
 STEADY: Final = 10.0
 """A watch that has stood for so many seconds is no sign of trouble: when it ends, the next one is opened at once."""
@@ -73,6 +77,7 @@ async def watch(
         settings=settings,
         clusterwide=not namespaces,
         namespaces=namespaces,
+        identity=cast(Any, _IDENTITY),  # a str; kopf does not export its type
         standalone=True,
     )
     install_signal_handlers()
