@@ -77,6 +77,8 @@ class Operator:
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._stopping = asyncio.Event()
         self._not_ready: str | None = "starting"
+        self._standby: LeaderElector | None = None
+        """Set while waiting for the Lease."""
         scope = options.scope
         self._api = KubernetesApi(
             namespaces=scope.namespaces, label_selector=scope.label_selector, connections=scope.concurrent + 8
@@ -91,11 +93,11 @@ class Operator:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._api.close)
-            await self._api.connect()  # without credentials there is nothing to wait for
             self._install_signal_handlers()
+            await self._unless_stopping(self._connect())
             if self._options.health_address:
                 health = serve_health(
-                    self._options.health_address, why_not_ready=lambda: self._not_ready, metrics=self._metrics
+                    self._options.health_address, why_not_ready=self._why_not_ready, metrics=self._metrics
                 )
                 await stack.enter_async_context(health)
             events: EventRecorder = NoEvents()
@@ -108,6 +110,20 @@ class Operator:
             else:
                 await self._work(events)
         logger.info("Stopped")
+
+    async def _connect(self) -> None:
+        """Read the credentials: without any there is nothing to wait for."""
+        await self._api.connect()
+
+    def _why_not_ready(self) -> str | None:
+        """Return what is missing; None when ready.
+
+        A replica that stands by is ready only next to a leader that is alive: otherwise it would report ready without
+        permissions or without an API server, when it could never take over.
+        """
+        if self._standby is not None and not self._stopping.is_set():
+            return None if self._standby.stands_by else "waiting for the Lease; no live leader has been observed"
+        return self._not_ready
 
     def _install_signal_handlers(self) -> None:
         loop = asyncio.get_running_loop()
@@ -143,8 +159,9 @@ class Operator:
         try:
             while not self._stopping.is_set():
                 logger.info("Waiting for the Lease %s/%s", namespace, name)
-                self._set_not_ready(None)  # standing by is what a second replica is for
+                self._standby = elector
                 await self._unless_stopping(elector.acquire())
+                self._standby = None
                 if not self._stopping.is_set():
                     await elector.lead(lambda: self._work(events, may_write=elector.holds))
         finally:
@@ -170,14 +187,11 @@ class Operator:
         grace = 0.0
         try:
             await self._unless_stopping(
-                session.run(established=self._watch_stands, install_signal_handlers=self._install_signal_handlers)
+                session.run(set_not_ready=self._set_not_ready, install_signal_handlers=self._install_signal_handlers)
             )
             grace = self._options.grace
         finally:
             await session.stop(grace=grace)
-
-    def _watch_stands(self, stands: bool) -> None:
-        self._set_not_ready(None if stands else "the watch is interrupted")
 
     async def _wait_for_access(self) -> None:
         """Return once the objects can be read; say what is in the way, once for each thing that is."""

@@ -247,6 +247,18 @@ class RegistryBinding(_Model):
             raise ValueError("tls needs a registryUrl that starts with https://")
         return self
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The credential and CA files of this binding; each may change while the operator runs."""
+        basic = self.credentials.basic if self.credentials else None
+        candidates = (
+            basic.username_file if basic else None,
+            basic.password_file if basic else None,
+            self.credentials.docker_config_file if self.credentials else None,
+            self.tls.ca_file if self.tls else None,
+        )
+        return tuple(path for path in candidates if path is not None)
+
     def prefix(self, binding_name: str) -> str:
         """Return the path prefix that repositories of this binding get (empty: none)."""
         return binding_name if self.path_prefix is None else self.path_prefix

@@ -26,8 +26,10 @@ from controller.pauses import Pauses
 from controller.references import RegistryHosting
 from controller.registry.connection import RequestRecord
 from controller.registry.local import LocalArtifactRegistry
-from controller.resource import ArtifactRepository
+from controller.registryfiles import RegistryFiles
+from controller.resource import ArtifactRepository, ConditionType
 from controller.target import intended_registry
+from controller.watchmonitor import WatchMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +104,13 @@ class Session:
         self._hosting = HostingFollower(api, changed=self._advertised, rng=rng)
         metrics.observe_registries(self._registries.failing_since)
 
-    async def run(self, *, established: Callable[[bool], None], install_signal_handlers: Callable[[], None]) -> None:
+    async def run(
+        self, *, set_not_ready: Callable[[str | None], None], install_signal_handlers: Callable[[], None]
+    ) -> None:
         """Work until cancelled; then stop with :meth:`stop`.
 
         Args:
-            established: Told whether the watch stands.
+            set_not_ready: Called with what is wrong with the watch; with None while it is established.
             install_signal_handlers: Puts back the process's own handlers, which kopf replaces.
         """
         async with asyncio.TaskGroup() as group:
@@ -114,7 +118,7 @@ class Session:
             # An object that is looked at before its references can be known would be written twice.
             await self._hosting.wait_for_first_look()
             self._engine.start()
-            group.create_task(self._watch_forever(established, install_signal_handlers))
+            group.create_task(self._watch_forever(set_not_ready, install_signal_handlers))
             group.create_task(
                 resync_forever(
                     self._engine,
@@ -125,6 +129,7 @@ class Session:
                 )
             )
             group.create_task(self._follow_config())
+            group.create_task(self._follow_registry_files())
 
     async def stop(self, *, grace: float) -> None:
         """End what is left of the work.
@@ -165,10 +170,17 @@ class Session:
                 return
 
     async def _watch_forever(
-        self, established: Callable[[bool], None], install_signal_handlers: Callable[[], None]
+        self, set_not_ready: Callable[[str | None], None], install_signal_handlers: Callable[[], None]
     ) -> None:
+        """Keep a watch running, whatever ends it."""
         pauses = Pauses(self._rng)
-        logger.info("Watching ArtifactRepository objects in %s", ", ".join(self._scope.namespaces) or "all namespaces")
+        monitor = WatchMonitor(
+            ", ".join(self._scope.namespaces) or "all namespaces",
+            set_not_ready=set_not_ready,
+            on_persistent_failure=lambda problem: self._events.about_operator(
+                EventType.WARNING, "WatchFailed", problem
+            ),
+        )
         while True:
             begun = self._clock.monotonic()
             try:
@@ -176,12 +188,11 @@ class Session:
                     self._engine,
                     namespaces=self._scope.namespaces,
                     label_selector=self._scope.label_selector,
-                    established=established,
+                    monitor=monitor,
                     install_signal_handlers=install_signal_handlers,
                 )
             except Exception as error:  # noqa: BLE001 - whatever ended the watch, it has to go on
-                logger.warning("The watch ended and is started again: %s", error)
-            established(False)
+                monitor.failed(str(error) or type(error).__name__)
             if self._clock.monotonic() - begun >= STEADY:
                 pauses.reset()
             await asyncio.sleep(pauses.next())
@@ -216,6 +227,20 @@ class Session:
             self._metrics.config_good.set(1)
             await self._engine.reconfigured()
             await self._sweep()
+
+    async def _follow_registry_files(self) -> None:
+        """Retry at once what failed with credentials or CAs that have been replaced since."""
+        files = RegistryFiles()
+        while True:
+            changed = await asyncio.to_thread(files.changed, self._registries.config.registries)
+            if changed:
+                logger.info("Credential or CA files of %s have changed; retrying", ", ".join(sorted(changed)))
+                await self._sweep(only=functools.partial(self._is_failing_in, changed))
+            await asyncio.sleep(_LOOK_AT_FILE_EVERY)
+
+    def _is_failing_in(self, registries: set[str], object_: ArtifactRepository) -> bool:
+        is_ready = object_.condition(ConditionType.READY).get("status") == "True"
+        return not is_ready and intended_registry(object_, self._registries.config) in registries
 
     async def _advertised(self, hosting: RegistryHosting) -> None:
         """Take over what the cluster tells of its local registry; references in status follow."""

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 import aiohttp
 import kopf
@@ -25,6 +25,7 @@ from controller.engine.queue import Priority
 from controller.kube.access import bearer_token, load_configuration
 from controller.pauses import Pauses
 from controller.resource import GROUP, PLURAL, VERSION, ArtifactRepository
+from controller.watchmonitor import WatchMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +57,16 @@ async def watch(
     *,
     namespaces: Sequence[str] = (),
     label_selector: str = "",
-    established: Callable[[bool], None],
+    monitor: WatchMonitor,
     install_signal_handlers: Callable[[], None],
-) -> None:
+) -> NoReturn:
     """Tell ``sink`` what happens to the objects, until cancelled.
 
     Args:
         sink: Who is told.
         namespaces: The namespaces to watch; empty: all.
         label_selector: Restricts the objects that are watched; empty: no restriction.
-        established: Told True when the API server has accepted a watch, False when it has refused one or is not there.
+        monitor: Notified when the API server has accepted a watch, has refused one, or cannot be reached.
         install_signal_handlers: Puts back the process's own handlers, which kopf replaces while it starts.
 
     Raises:
@@ -73,7 +74,7 @@ async def watch(
     """
     settings = _settings(label_selector)
     tasks = await kopf.spawn_tasks(
-        registry=_registry(established),
+        registry=_registry(monitor),
         settings=settings,
         clusterwide=not namespaces,
         namespaces=namespaces,
@@ -120,7 +121,7 @@ def _tell(sink: ObjectSink, type_: str | None, repository: ArtifactRepository) -
         sink.enqueue(repository, Priority.LOW)
 
 
-def _registry(established: Callable[[bool], None]) -> kopf.OperatorRegistry:
+def _registry(monitor: WatchMonitor) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
     pauses = Pauses(random.Random())  # noqa: S311 - jitter, not a secret
     logins = iter(range(1 << 62))
@@ -143,14 +144,14 @@ def _registry(established: Callable[[bool], None]) -> kopf.OperatorRegistry:
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
             headers=info.as_http_headers(),
             proxy=configuration.proxy,
-            trace_configs=[_watch_trace(established, pauses)],
+            trace_configs=[_watch_trace(monitor, pauses)],
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 
     return registry
 
 
-def _watch_trace(established: Callable[[bool], None], pauses: Pauses) -> aiohttp.TraceConfig:
+def _watch_trace(monitor: WatchMonitor, pauses: Pauses) -> aiohttp.TraceConfig:
     """Return what tells from kopf's requests whether the watch stands; kopf itself does not tell."""
     trace = aiohttp.TraceConfig()
     pace = _WatchPace()
@@ -164,14 +165,15 @@ def _watch_trace(established: Callable[[bool], None], pauses: Pauses) -> aiohttp
             if params.response.ok:
                 pauses.reset()
             if not params.response.ok:
-                established(False)
+                monitor.failed(f"the API server answered {params.response.status} ({params.response.reason})")
             elif "watch" in params.url.query:
                 pace.accepted(params.url.path)
-                established(True)
+                monitor.established()
 
     async def failed(_session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
         if PLURAL in params.url.path:
-            established(False)
+            problem = str(params.exception) or type(params.exception).__name__
+            monitor.failed(f"the API server does not answer: {problem}")
 
     trace.on_request_start.append(started)
     trace.on_request_end.append(answered)

@@ -5,8 +5,8 @@ its own monotonic clock: clocks of different machines are never compared. A lead
 the renew deadline, which is shorter, is not the leader any more, and its work is cancelled before another replica can
 start its own. The deadline is watched in the event loop that does the work: where the loop hangs, nothing renews.
 
-The elector in the ``kubernetes`` package is not used: it compares wall-clock times, ends with the first connection
-error, and does not give the Lease back.
+The elector in the ``kubernetes`` package is not used: it ends with the first connection error and does not release the
+Lease on a clean stop.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -87,6 +88,8 @@ class LeaderElector:
         """The Lease's spec as last seen to change, and when that was on our clock."""
         self._free_at: float | None = None
         """When the Lease of another candidate expires on our clock; None where nobody else holds it."""
+        self._leader_alive_until = -inf
+        """When a Lease that another candidate was seen to renew expires on our clock."""
         self._renewed = self._surely_until = 0.0
         self.is_leader = False
 
@@ -97,6 +100,15 @@ class LeaderElector:
             if self._free_at is not None:
                 pause = min(pause, max(0.0, self._free_at - asyncio.get_running_loop().time()) + _MARGIN)
             await asyncio.sleep(pause)
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether another candidate was seen to renew the Lease, and that has not expired since.
+
+        A Lease that was only read says little: its holder may be long gone, and this candidate without the right to
+        take the Lease over.
+        """
+        return asyncio.get_running_loop().time() < self._leader_alive_until
 
     def holds(self) -> bool:
         """Tell whether the Lease is surely held at this moment.
@@ -181,7 +193,8 @@ class LeaderElector:
             await self._api.request("POST", self._collection, body=body)
             return True
         spec = lease.get("spec") or {}
-        if self._seen is None or self._seen[0] != spec:
+        renewed = self._seen is not None and self._seen[0] != spec
+        if self._seen is None or renewed:
             self._seen = (spec, now)
         self._free_at = None
         holder = spec.get("holderIdentity")
@@ -189,6 +202,8 @@ class LeaderElector:
             expires = self._seen[1] + float(spec.get("leaseDurationSeconds") or 0)
             if now < expires:
                 self._free_at = expires
+                if renewed:
+                    self._leader_alive_until = expires
                 return False
         lease["spec"] = self._spec(spec)
         await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)

@@ -147,6 +147,40 @@ async def test_a_short_trouble_does_not_cost_the_leadership() -> None:
     assert log.ended["a"] - log.begun["a"] == pytest.approx(100)
 
 
+async def test_a_candidate_stands_by_only_next_to_a_live_leader() -> None:
+    """It has seen the Lease renewed, and that was not too long ago."""
+    api, log = FakeApi(), Log()
+    leading = asyncio.create_task(campaign(elector(api, "a"), log.work("a")))
+    await asyncio.sleep(1)
+    theirs = share(api)
+    candidate = elector(theirs, "b")
+    standing_by = asyncio.create_task(candidate.acquire())
+    assert not candidate.stands_by
+    await asyncio.sleep(5)
+    assert candidate.stands_by
+    theirs.error = KubernetesUnavailable("503", status=503)
+    await asyncio.sleep(TIMINGS.duration + 2)
+    assert not candidate.stands_by
+    for task in (leading, standing_by):
+        task.cancel()
+    await asyncio.gather(leading, standing_by, return_exceptions=True)
+
+
+async def test_the_lease_of_a_dead_leader_does_not_make_a_standby() -> None:
+    """A Lease that is only read, and never renewed, may be anybody's: nothing is ready next to it."""
+    api = FakeApi()
+    await elector(api, "a").acquire()
+    reader = share(api)
+    candidate = elector(reader, "b")
+    waiting = asyncio.create_task(candidate.acquire())
+    seen = []
+    while not waiting.done():
+        seen.append(candidate.stands_by)
+        await asyncio.sleep(0.5)
+    assert len(seen) > 20
+    assert not any(seen)
+
+
 async def test_who_was_frozen_knows_it_before_the_event_loop_does() -> None:
     """Woken in the middle of a round of callbacks, where the loop has the time of before: not surely the holder."""
     api, clock = FakeApi(), JumpingClock()

@@ -1,0 +1,44 @@
+"""Detects changes of the credential and CA files that registry bindings name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from controller.config import RegistryBinding
+from controller.registry.auth import FileStamp, file_stamp
+
+
+class RegistryFiles:
+    """Remembers the state of each binding's files between two looks.
+
+    The registry client reads a changed file at its next request. Objects that failed for the old content would
+    otherwise wait for the end of their backoff before they send one.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[Path, FileStamp | None]] = {}
+
+    def changed(self, bindings: Mapping[str, RegistryBinding]) -> set[str]:
+        """Return the names of the bindings whose files have changed since the last call.
+
+        A binding that is new, or names other files than before, has not changed: its objects are reconciled anyway.
+
+        Args:
+            bindings: The bindings of the configuration in use, by name.
+        """
+        now = {name: {path: _stamp(path) for path in binding.files} for name, binding in bindings.items()}
+        before, self._seen = self._seen, now
+        return {
+            name
+            for name, files in now.items()
+            if before.get(name, {}).keys() == files.keys() and before.get(name, {}) != files
+        }
+
+
+def _stamp(path: Path) -> FileStamp | None:
+    """Return the state of a file; None where it is missing or unreadable."""
+    try:
+        return file_stamp(path)
+    except OSError:
+        return None
