@@ -141,10 +141,13 @@ class ArtifactRepository:
 
     @property
     def is_handled(self) -> bool:
-        """Whether ``status`` already answers this generation and this requestedAt."""
-        return (
-            self.status.get("observedGeneration") == self.generation
-            and self.status.get("lastHandledReconcileAt") == self.requested_at
+        """Whether ``status`` already answers this generation and, unless suspended, this requestedAt.
+
+        An annotation that was removed asks for nothing: Flux drops it at its next apply.
+        """
+        asked = self.requested_at is not None and not self.suspend
+        return self.status.get("observedGeneration") == self.generation and (
+            not asked or self.status.get("lastHandledReconcileAt") == self.requested_at
         )
 
     def condition(self, type_: ConditionType) -> Mapping[str, Any]:

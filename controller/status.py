@@ -154,13 +154,21 @@ def _verified(repository: ArtifactRepository, outcome: Verified, now: datetime) 
 
 
 def _how_to_use(references: Mapping[str, str], uri: str) -> str:
+    """Return how to push and pull, by the addresses that are known.
+
+    An address that only Pods are known to reach is not offered for ``image:``: the kubelet pulls from the node, where
+    a Service's name usually does not resolve.
+    """
     lines = []
     if "host" in references:
         lines.append(f"Push: docker push {references['host']}:TAG")
     elif "clusterNetwork" in references:
         lines.append(f"Push from a Pod to {references['clusterNetwork']}:TAG")
-    lines.append(f"Pod: image: {references.get('containerRuntime', uri)}:TAG")
-    return " | ".join(lines)
+    if "containerRuntime" in references:
+        lines.append(f"Pod: image: {references['containerRuntime']}:TAG")
+    elif "clusterNetwork" in references:
+        lines.append("for images of Pods, set references.containerRuntime in the operator's configuration")
+    return " | ".join(lines) or f"Push to {uri}:TAG"
 
 
 def _suspended(repository: ArtifactRepository, outcome: Suspended, now: datetime) -> dict[str, Any]:
@@ -230,13 +238,15 @@ def _time_left(repository: ArtifactRepository, now: datetime, timings: Timings) 
 
 
 def _handled(repository: ArtifactRepository) -> dict[str, Any]:
-    """Return a copy of the status that answers this generation and this requestedAt."""
+    """Return a copy of the status that answers this generation and, unless suspended, this requestedAt.
+
+    ``lastHandledReconcileAt`` outlives the annotation (as in Flux): a script that waits for the echo must not miss it
+    because a GitOps controller has removed the annotation in between.
+    """
     status = dict(repository.status)
     status["observedGeneration"] = repository.generation
-    if repository.requested_at is not None:
+    if repository.requested_at is not None and not repository.suspend:
         status["lastHandledReconcileAt"] = repository.requested_at
-    else:
-        status.pop("lastHandledReconcileAt", None)
     return status
 
 

@@ -81,8 +81,7 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
     except InvalidNameError as error:
         return Refusal(
             Reason.INVALID_NAME,
-            f"No repository name can be made for this object: {error}. "
-            "It cannot be mended in place: create another object with a shorter spec.repositoryName.",
+            f"No repository name can be made for this object: {error}. {_rename(repository, 'a shorter name')}.",
             registry,
             None,
         )
@@ -91,11 +90,18 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
         return Refusal(
             Reason.POLICY_VIOLATION,
             f"Registry '{registry}' lets namespace '{namespace}' use only names that start with '{namespace}/' or "
-            f"'{namespace}.'; '{name}' does not. Create another object with such a spec.repositoryName.",
+            f"'{namespace}.'; '{name}' does not. {_rename(repository, 'such a name')}.",
             registry,
             name,
         )
     return Target(registry=registry, repository_name=name, path=path)
+
+
+def _rename(repository: ArtifactRepository, to: str) -> str:
+    """Return how to get another name: the CRD lets spec.repositoryName change until status.uri exists."""
+    if repository.status.get("uri"):
+        return f"Create another object with {to} as spec.repositoryName"
+    return f"Set spec.repositoryName to {to}"
 
 
 def _kept(repository: ArtifactRepository) -> tuple[str | None, str | None]:

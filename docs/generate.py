@@ -63,9 +63,10 @@ ADVICE: Final[Mapping[Reason, str]] = {
     Reason.UNEXPECTED_ANSWER: "Check that `registryUrl` is a registry's, and not a proxy's or another web server's.",
     Reason.UNKNOWN_REGISTRY: "Correct `spec.registry`, or add the registry to the operator's configuration.",
     Reason.POLICY_VIOLATION: (
-        "Create another object whose `spec.repositoryName` begins with its namespace; the message says how."
+        "Change `spec.repositoryName` to a name that begins with the namespace, or create another object if "
+        "`status.uri` exists; the message says which."
     ),
-    Reason.INVALID_NAME: "Create another object with a shorter `spec.repositoryName`.",
+    Reason.INVALID_NAME: "Set a shorter `spec.repositoryName`, or create another object if `status.uri` exists.",
     Reason.PROGRESS_DEADLINE_EXCEEDED: "Look at the reason and the message of Ready: they say what is in the way.",
 }
 """What a person does about each reason, in more words than a condition's message has."""

@@ -29,10 +29,21 @@ def sha256_digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-CONFIG: Final = canonical_json(
-    {"architecture": "amd64", "config": {}, "os": "linux", "rootfs": {"diff_ids": [], "type": "layers"}}
+EXPLANATION: Final = (
+    "No image has been pushed to this repository yet. Push one; with imagePullPolicy Always this Pod then starts."
 )
-"""The config blob that the marker refers to. Its fields are the seed's."""
+"""Shown by ``kubectl describe pod`` for a Pod that runs the marker: a container runtime names the entrypoint that it
+cannot find. It has no line breaks and no double quotes, which runtimes escape."""
+
+CONFIG: Final = canonical_json(
+    {
+        "architecture": "amd64",
+        "config": {"Entrypoint": [EXPLANATION]},
+        "os": "linux",
+        "rootfs": {"diff_ids": [], "type": "layers"},
+    }
+)
+"""The config blob that the marker refers to. Its fields are the seed's, and an entrypoint that explains itself."""
 
 CONFIG_DIGEST: Final = sha256_digest(CONFIG)
 
@@ -42,7 +53,11 @@ MANIFEST: Final = canonical_json(
         "mediaType": MANIFEST_MEDIA_TYPE,
         "config": {"mediaType": CONFIG_MEDIA_TYPE, "digest": CONFIG_DIGEST, "size": len(CONFIG)},
         "layers": [],
-        "annotations": {MARKER_ANNOTATION: MARKER_VALUE},
+        "annotations": {
+            MARKER_ANNOTATION: MARKER_VALUE,
+            "org.opencontainers.image.title": "Empty repository",
+            "org.opencontainers.image.description": "Makes this repository exist until an image is pushed to it.",
+        },
     }
 )
 """The marker manifest."""

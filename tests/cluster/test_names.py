@@ -60,20 +60,24 @@ def test_the_api_server_agrees_on_any_name(api: Api, name: str) -> None:
         ({"repositoryName": "a" * 201}, "200"),
         ({"registry": "http://localhost:5000"}, "give the name (not the address)"),
         ({"suspend": "yes"}, "must be of type boolean"),
-        (None, "spec: Required value"),
     ],
 )
-def test_bad_objects_are_refused_with_a_sentence(objects: Objects, spec: dict[str, Any] | None, says: str) -> None:
+def test_bad_objects_are_refused_with_a_sentence(objects: Objects, spec: dict[str, Any], says: str) -> None:
     """The API server itself says what to write instead; the operator never sees such an object."""
-    manifest = objects.manifest("bad", spec)
-    if spec is None:
-        del manifest["spec"]
-    answer = objects.api.request("POST", objects._path, manifest)
+    answer = objects.try_create("bad", spec)
     assert answer["status"] == "Failure"
     assert says in answer["message"]
 
 
-@pytest.mark.parametrize(
+def test_spec_defaults_to_an_empty_one(objects: Objects) -> None:
+    """An object without spec, or with a null one, asks for what an empty spec asks for."""
+    for name, absent in (("missing", {}), ("null", {"spec": None})):
+        manifest = objects.manifest(name)
+        del manifest["spec"]
+        assert objects.api.must("POST", objects._path, manifest | absent)["spec"] == {}
+
+
+NAME_CHANGES = pytest.mark.parametrize(
     ("before", "patch"),
     [
         ({"repositoryName": "a"}, {"repositoryName": "b"}),
@@ -81,13 +85,36 @@ def test_bad_objects_are_refused_with_a_sentence(objects: Objects, spec: dict[st
         ({}, {"repositoryName": "a"}),
     ],
 )
-def test_a_repository_name_is_for_ever(objects: Objects, before: dict[str, Any], patch: dict[str, Any]) -> None:
-    """It cannot be changed, removed or set later; the message says what to do instead."""
-    objects.create("web", before)
+
+
+def change_spec(objects: Objects, patch: dict[str, Any]) -> dict[str, Any]:
+    """Try to change the spec of object web; return the answer."""
     content_type = "application/merge-patch+json"
-    answer = objects.api.request("PATCH", f"{objects._path}/web", {"spec": patch}, content_type=content_type)
+    return objects.api.request("PATCH", f"{objects._path}/web", {"spec": patch}, content_type=content_type)
+
+
+@NAME_CHANGES
+def test_a_repository_name_can_be_corrected_before_there_is_a_uri(
+    objects: Objects, before: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    """A typo must not block the pipeline that applies the correction; nothing has been published by then."""
+    objects.create("web", before)
+    objects.patch("web", {"status": {"repositoryName": "a", "registry": "artifacts"}}, subresource="/status")
+    assert change_spec(objects, patch)["spec"] == {k: v for k, v in (before | patch).items() if v is not None}
+
+
+@NAME_CHANGES
+def test_a_repository_name_stays_once_there_is_a_uri(
+    objects: Objects, before: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    """It cannot be changed, removed or set any more; the message says what to do instead. Other fields can."""
+    objects.create("web", before)
+    objects.patch("web", {"status": {"uri": "localhost:5001/artifacts/a"}}, subresource="/status")
+    answer = change_spec(objects, patch)
     assert answer["code"] == 422
+    assert "spec.repositoryName" in answer["message"]
     assert "create another ArtifactRepository" in answer["message"]
+    assert change_spec(objects, {"suspend": True, "registry": "other"})["spec"]["suspend"] is True
 
 
 def test_a_new_object_is_never_mistaken_for_a_finished_one(objects: Objects) -> None:
@@ -102,4 +129,4 @@ def test_an_object_whose_name_makes_no_repository_name(objects: Objects, operato
     seen = objects.wait(name, lambda o: o["status"].get("conditions"), tell=operator.log)
     conditions = {c["type"]: c for c in seen["status"]["conditions"]}
     assert conditions["Ready"]["reason"] == conditions["Stalled"]["reason"] == "InvalidName"
-    assert "shorter spec.repositoryName" in conditions["Ready"]["message"]
+    assert "Set spec.repositoryName to a shorter name" in conditions["Ready"]["message"]

@@ -203,11 +203,12 @@ def test_a_ready_object() -> None:
     }
 
 
-def test_the_message_says_what_is_known() -> None:
-    """Where nothing tells how a laptop pushes, the way from a Pod is told; the image line is always there."""
+def test_an_address_for_pods_only_is_not_offered_for_images() -> None:
+    """The kubelet pulls from the node, where the name of a Service does not resolve; the message says what to set."""
     status = after(Verified(TARGET, RegistryAddresses("r:5000", None, None, "r:5000"), Origin.CREATED)).status
     assert message(status) == (
-        "Push from a Pod to r:5000/artifacts/team/web:TAG | Pod: image: r:5000/artifacts/team/web:TAG"
+        "Push from a Pod to r:5000/artifacts/team/web:TAG | "
+        "for images of Pods, set references.containerRuntime in the operator's configuration"
     )
     assert set(status["references"]) == {"clusterNetwork"}
 
@@ -296,16 +297,26 @@ def test_a_registry_that_is_not_configured_any_more() -> None:
     assert "uri" in repository.status
 
 
-def test_requested_at_is_echoed_and_goes_with_the_annotation() -> None:
-    """Who asks for a reconcile sees that it was done; who removes the annotation finds no rest of it."""
+def test_requested_at_is_echoed_and_the_echo_outlives_the_annotation() -> None:
+    """Flux removes the annotation at its next apply: that costs no write, and a script still finds its echo."""
     asked = make_object(annotations={REQUESTED_AT_ANNOTATION: "now"})
     repository, _ = step(asked, VERIFIED)
     assert repository.status["lastHandledReconcileAt"] == "now"
     assert repository.is_handled
     removed = make_object(status=repository.status)
-    assert not removed.is_handled
+    assert removed.is_handled
     _, decision = step(removed, VERIFIED)
-    assert merge_patch(removed.status, decision.status) == {"lastHandledReconcileAt": None}
+    assert merge_patch(removed.status, decision.status) is None
+
+
+def test_a_suspended_object_does_not_echo_requested_at() -> None:
+    """The echo means that the repository was verified, which a suspended object's is not; resuming verifies it."""
+    spec = {"suspend": True}
+    suspended = make_object(spec=spec, annotations={REQUESTED_AT_ANNOTATION: "now"})
+    decision = decide(suspended, SUSPENDED, now=NOW, timings=TIMINGS)
+    assert "lastHandledReconcileAt" not in decision.status
+    assert make_object(spec=spec, status=decision.status, annotations={REQUESTED_AT_ANNOTATION: "now"}).is_handled
+    assert not make_object(status=decision.status, annotations={REQUESTED_AT_ANNOTATION: "now"}).is_handled
 
 
 def test_conditions_of_other_owners_survive() -> None:

@@ -8,30 +8,44 @@ import pytest
 
 from controller.registry import marker
 
+_FIRST_RELEASE = (
+    b'{"annotations":{"dev.alien.marker":"empty-repository-created-by-alien"},"config":{"digest":'
+    b'"sha256:067c4dd72da4d166811c210f3d96a24e0f1c7ed7f02f905f6f78e03d500f7c59","mediaType":'
+    b'"application/vnd.oci.image.config.v1+json","size":90},"layers":[],"mediaType":'
+    b'"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}'
+)
+"""The marker as version 0.1 pushed it, with a config that explains nothing."""
+
 
 def test_config_bytes() -> None:
-    """The config blob is the one that was measured on real registries."""
-    assert marker.CONFIG == (
-        b'{"architecture":"amd64","config":{},"os":"linux","rootfs":{"diff_ids":[],"type":"layers"}}'
-    )
-    assert len(marker.CONFIG) == 90
-    assert marker.CONFIG_DIGEST == "sha256:067c4dd72da4d166811c210f3d96a24e0f1c7ed7f02f905f6f78e03d500f7c59"
+    """The config has the seed's fields, and an entrypoint that reads as a sentence in `kubectl describe pod`."""
+    assert json.loads(marker.CONFIG) == {
+        "architecture": "amd64",
+        "config": {"Entrypoint": [marker.EXPLANATION]},
+        "os": "linux",
+        "rootfs": {"diff_ids": [], "type": "layers"},
+    }
+    assert '"' not in marker.EXPLANATION  # runtimes would escape it
+    assert marker.CONFIG_DIGEST == "sha256:1029482a66b38bd9345665d89c9222e1fcb6cd5aced5072a1943b777b4c2c312"
 
 
 def test_manifest_bytes() -> None:
-    """The manifest is the one that was measured, with the seed's media types, no layers and the annotation."""
-    assert len(marker.MANIFEST) == 318
-    assert marker.MANIFEST_DIGEST == "sha256:9f5f4f4904cbeb24f3dee5b2525e7c2819cfaaa8635c5c85920233fa17ce3248"
+    """The manifest has the seed's media types, no layers, the annotation, and says what it is."""
+    assert marker.MANIFEST_DIGEST == "sha256:ad4f5f442bfba9676e5e6fd5f5f4c420a5f409b14d03bc86a6cb8857f6651f30"
     assert json.loads(marker.MANIFEST) == {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {
             "mediaType": "application/vnd.oci.image.config.v1+json",
             "digest": marker.CONFIG_DIGEST,
-            "size": 90,
+            "size": len(marker.CONFIG),
         },
         "layers": [],
-        "annotations": {"dev.alien.marker": "empty-repository-created-by-alien"},
+        "annotations": {
+            "dev.alien.marker": "empty-repository-created-by-alien",
+            "org.opencontainers.image.title": "Empty repository",
+            "org.opencontainers.image.description": "Makes this repository exist until an image is pushed to it.",
+        },
     }
 
 
@@ -39,6 +53,7 @@ def test_manifest_bytes() -> None:
     "manifest",
     [
         marker.MANIFEST,
+        _FIRST_RELEASE,
         json.loads(marker.MANIFEST),
         json.dumps(json.loads(marker.MANIFEST), indent=4).encode(),
         b'{"annotations": {"x": "y", "dev.alien.marker": "empty-repository-created-by-alien"}}',
