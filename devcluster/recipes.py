@@ -124,7 +124,7 @@ class CargoRecipe:
         return _hash(*((self._directory / file).read_text() for file in files))
 
     def build(self, scratch: Path, progress: Progress) -> Path:  # noqa: D102
-        cargo = _needed("cargo", f"the crate {self.crate} is built with it")
+        cargo = _needed("cargo", f"install Rust to build the registry {self.crate}")
         run_visibly(
             [cargo, "build", "--release", "--locked", "--target-dir", scratch / "target"],
             what=f"building {self.crate}",
@@ -161,7 +161,7 @@ class DebianRecipe:
         return _hash(self.package, self.expected_version)
 
     def build(self, scratch: Path, progress: Progress) -> Path:  # noqa: D102
-        why = f"{self.package} is a package of Debian and Ubuntu"
+        why = f"{self.package} comes from a package of Debian and Ubuntu"
         apt_get, dpkg_deb = _needed("apt-get", why), _needed("dpkg-deb", why)
         log = scratch / "log"
 
@@ -189,7 +189,7 @@ class DebianRecipe:
             run(binary, "--version")
         except BuildFailed as error:
             # Not our build: this machine's packages or its network.
-            raise ToolUnavailable(f"{self.package} cannot be had from this machine's packages: {error}") from error
+            raise ToolUnavailable(f"{self.package} could not be downloaded by apt-get: {error}") from error
         if f" {self.expected_version}" not in (told := tail(log, 1)):
             raise ToolUnavailable(f"{self.package} {self.expected_version} is needed; this machine has: {told}")
         return binary

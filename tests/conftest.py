@@ -2,12 +2,22 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from devcluster.cluster import DevCluster, Kubernetes, cluster_tools
+from devcluster.errors import ToolUnavailable
 from devcluster.tools import provide_all
+
+pytest_plugins = ("pytester", "tests.untested")
+
+# How long an example takes says more about the machine than about the code. The only place that sets a deadline: a
+# test that sets one of its own is found by tests/unit/test_suite.py.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 _CRD = Path(__file__).parents[1] / "manifests" / "crd.yaml"
 
@@ -60,7 +70,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
-    with capture.global_and_fixture_disabled():
+    # What is not available skips the tests that need it (tests/untested.py).
+    with capture.global_and_fixture_disabled(), suppress(ToolUnavailable):
         provide_all(list(dict.fromkeys(tool for one in sorted(kubernetes) for tool in cluster_tools(one))))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.cluster import DevCluster
+from devcluster.errors import ToolUnavailable
 from devcluster.gotoolchain import go_toolchain
 from devcluster.progress import to_stderr
 from tests.charts.rendering import NAMESPACE, RELEASE, helm
@@ -57,9 +58,12 @@ def prometheus_operator(cluster: DevCluster) -> None:
         env={**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=readonly", **go.environment},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=100,
     )
+    if answer.returncode != 0:
+        why = json.loads(answer.stdout)["Error"] if answer.stdout else answer.stderr
+        raise ToolUnavailable(f"the Prometheus operator's API could not be downloaded as a Go module: {why}")
     folder = Path(json.loads(answer.stdout)["Dir"]) / "example" / "prometheus-operator-crd"
     for name in ("servicemonitors", "prometheusrules"):
         cluster.kubectl("create", "-f", folder / f"monitoring.coreos.com_{name}.yaml")

@@ -4,18 +4,27 @@ from pathlib import Path
 
 import pytest
 
+from devcluster.errors import ToolUnavailable
 from tests.charts.image import must
 from tests.cluster.harness import ROOT
+
+# They download some megabytes.
+pytestmark = pytest.mark.timeout(400)
 
 
 def install(requirements: Path, machine: str, target: Path) -> str:
     """Install what a lock pins for another machine, as the Dockerfile does for its own."""
-    return must(
-        *(ROOT / ".venv" / "bin" / "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"),
-        *("--only-binary", ":all:", "--python-platform", f"{machine}-manylinux_2_28", "--python-version", "3.13"),
-        *("--target", target, "--requirement", requirements),
-        timeout=110,
-    )
+    try:
+        return must(
+            *(ROOT / ".venv" / "bin" / "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"),
+            *("--only-binary", ":all:", "--python-platform", f"{machine}-manylinux_2_28", "--python-version", "3.13"),
+            *("--target", target, "--requirement", requirements),
+            timeout=300,
+        )
+    except AssertionError as error:
+        if "error sending request" in str(error):
+            raise ToolUnavailable(f"the package index could not be reached to download wheels\n{error}") from error
+        raise
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

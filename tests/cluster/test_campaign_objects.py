@@ -145,7 +145,6 @@ def hostile_manifests(count: int, number: int) -> list[Object]:
         max_examples=count,
         phases=[Phase.generate],
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(manifests)

@@ -46,7 +46,7 @@ def test_the_api_server_agrees_on_the_known_cases(api: Api, name: str) -> None:
     assert is_theirs(api, name) is is_ours(name)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=near_names)
 def test_the_api_server_agrees_on_any_name(api: Api, name: str) -> None:
     """Whatever is written: both take it, or both refuse it."""

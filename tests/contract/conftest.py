@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,6 @@ import pytest
 
 from controller.config import RegistryBinding, parse_binding
 from controller.registry.local import LocalArtifactRegistry
-from devcluster.errors import ToolUnavailable
 from devcluster.registries import Registry, RegistryKind, start_registry
 from devcluster.tools import Tool, provide
 from tests.contract.wire import tap
@@ -25,37 +23,31 @@ FAKE: Final = "fake"
 CREATE_REQUESTS: Final[dict[str, int]] = {RegistryKind.CONTAINER_REGISTRY: 4}
 """Requests of a create once warm; three where nothing is said. The crate lists no tags, so ``latest`` is asked, too."""
 
+SUBJECTS: Final[tuple[str, ...]] = (FAKE, *RegistryKind)
+LISTING_TAGS: Final = tuple(kind for kind in SUBJECTS if kind != RegistryKind.CONTAINER_REGISTRY)
+"""Registries whose tags/list tells anything; on the crate no client can see a repository's other tags."""
+TAKING_INDEXES: Final = tuple(kind for kind in SUBJECTS if kind != RegistryKind.CONTAINER_REGISTRY)
+"""Registries to which an image index can be pushed."""
+DELETING_MANIFESTS: Final = (FAKE, RegistryKind.DISTRIBUTION_3, RegistryKind.DISTRIBUTION_2)
+"""Registries that delete a manifest by its digest."""
+
 Starter = Callable[..., Registry]
-
-
-@contextmanager
-def _skipped_where_unavailable() -> Iterator[None]:
-    """Skip, with the reason, what this machine cannot provide; CI must provide all."""
-    try:
-        yield
-    except ToolUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
 def crane() -> Path:
     """The client ``crane``."""
-    with _skipped_where_unavailable():
-        return provide(Tool.CRANE)
+    return provide(Tool.CRANE)
 
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """Start a registry that runs until the end of the session, and skip where this machine cannot provide it."""
+    """Return what starts a registry that runs until the end of the session."""
     with ExitStack() as running:
 
         def start_until_end(kind: RegistryKind, **options: Any) -> Registry:
-            with _skipped_where_unavailable():
-                return running.enter_context(
-                    start_registry(kind, directory=tmp_path_factory.mktemp(kind.value), **options)
-                )
+            directory = tmp_path_factory.mktemp(kind.value)
+            return running.enter_context(start_registry(kind, directory=directory, **options))
 
         yield start_until_end
 
@@ -96,16 +88,6 @@ class Subject:
         """Whether a path may have more than two levels."""
         return self.kind != RegistryKind.CONTAINER_REGISTRY
 
-    @property
-    def takes_indexes(self) -> bool:
-        """Whether an image index can be pushed."""
-        return self.kind != RegistryKind.CONTAINER_REGISTRY
-
-    @property
-    def lists_tags(self) -> bool:
-        """Whether tags/list tells anything; where it does not, no client can see a repository's other tags."""
-        return self.kind != RegistryKind.CONTAINER_REGISTRY
-
     def open(self, *, prefix: str | None = None) -> LocalArtifactRegistry:
         """Return a ``LocalArtifactRegistry`` on it, whose binding is named ``artifacts``."""
         return LocalArtifactRegistry("artifacts", binding(self.url, pathPrefix=prefix), transport=self.fake)
@@ -133,11 +115,11 @@ class _NotingFake(FakeRegistry):
         return await super().respond(request)
 
 
-@pytest.fixture(params=[FAKE, *RegistryKind])
+@pytest.fixture(params=SUBJECTS)
 async def subject(
     request: pytest.FixtureRequest, running: Callable[[RegistryKind], Registry]
 ) -> AsyncIterator[Subject]:
-    """Each registry in turn."""
+    """Each registry in turn; a test that cannot apply to all of them names its own (``indirect=True``)."""
     async with AsyncExitStack() as stack:
         if request.param == FAKE:
             notes: list[str] = []

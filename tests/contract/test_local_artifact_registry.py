@@ -27,7 +27,7 @@ from controller.registry.local import LocalArtifactRegistry
 from controller.registry.protocol import EnsuredRepository, Origin, RepositoryResponse
 from devcluster.registries import Registry, RegistryKind
 from tests.contract import images
-from tests.contract.conftest import CREATE_REQUESTS, FAKE, Subject
+from tests.contract.conftest import CREATE_REQUESTS, DELETING_MANIFESTS, LISTING_TAGS, TAKING_INDEXES, Subject
 
 # The first test of a registry builds it where the machine has it not yet.
 pytestmark = pytest.mark.timeout(900)
@@ -148,10 +148,9 @@ class TestMarkerThere:
         assert (await registry.ensure_repository(name)).origin is Origin.CREATED
         assert await images.fetch(subject.other, path, "latest") == (content, marker.MANIFEST_MEDIA_TYPE)
 
+    @pytest.mark.parametrize("subject", LISTING_TAGS, indirect=True)
     async def test_marker_and_another_tag(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
         """A tag beside the marker makes the repository Adopted at first sight, and the marker stays."""
-        if not subject.lists_tags:
-            pytest.skip("this registry lists no tags: other tags are hidden from every client")
         await registry.create_repository(name)
         await images.push_image(subject.other, f"artifacts/{name}", "v1")
         mark = len(subject.requests)
@@ -187,22 +186,20 @@ class TestUsersContent:
         await self.use(subject, registry, name)
         assert await images.fetch(subject.other, path, "latest") == (image.content, image.media_type)
 
+    @pytest.mark.parametrize("subject", TAKING_INDEXES, indirect=True)
     async def test_index_as_latest(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
         """A user's multi-platform ``latest`` is adopted and stays byte-identical."""
-        if not subject.takes_indexes:
-            pytest.skip("this registry takes no image index")
         path = f"artifacts/{name}"
         index = await images.push_index(subject.other, path, "latest")
         await self.use(subject, registry, name)
         assert await images.fetch(subject.other, path, "latest") == (index.content, index.media_type)
 
+    @pytest.mark.parametrize("subject", LISTING_TAGS, indirect=True)
     @pytest.mark.parametrize("others", [("v1",), ("a", "b", "c"), ("latest-2", "zz")])
     async def test_other_tags_only(
         self, subject: Subject, registry: LocalArtifactRegistry, name: str, others: tuple[str, ...]
     ) -> None:
         """A repository without ``latest`` is found and adopted; no ``latest`` appears, and its tags stay the same."""
-        if not subject.lists_tags:
-            pytest.skip("this registry lists no tags: other tags are hidden from every client")
         path = f"artifacts/{name}"
         pushed = {tag: await images.push_image(subject.other, path, tag, layer=tag.encode()) for tag in others}
         await self.use(subject, registry, name)
@@ -235,13 +232,12 @@ class TestUsersContent:
 class TestGone:
     """A repository that was there."""
 
+    @pytest.mark.parametrize("subject", DELETING_MANIFESTS, indirect=True)
     @pytest.mark.parametrize("known", [None, Origin.CREATED])
     async def test_created_again(
         self, subject: Subject, registry: LocalArtifactRegistry, name: str, known: Origin | None
     ) -> None:
         """A repository whose manifests were deleted is created again, though its tag may still be listed."""
-        if subject.kind not in (RegistryKind.DISTRIBUTION_2, RegistryKind.DISTRIBUTION_3, FAKE):
-            pytest.skip("this registry deletes no manifest by its digest")
         await registry.ensure_repository(name)
         path = f"artifacts/{name}"
         if subject.fake is not None:

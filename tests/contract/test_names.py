@@ -37,7 +37,7 @@ async def create(url: str, prefix: str, name: str) -> None:
 @example(name="/".join(["a"] * (MAX_REPOSITORY_NAME // 2)))
 @example(name="a" + "-" * (MAX_REPOSITORY_NAME - 2) + "b")
 @example(name="0.1_2__3---4/5")
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_accepted_names_work(kind: RegistryKind, running: Callable[[RegistryKind], Registry], name: str) -> None:
     """Under a short prefix, and under the longest one, where the path has the length that Distribution 2.8 takes."""
     assert len(f"{LONG_PREFIX}/{'a' * MAX_REPOSITORY_NAME}") == MAX_REGISTRY_PATH

@@ -176,5 +176,8 @@ def test_released_lifeline_does_nothing(tmp_path: Path) -> None:
 
 def test_ports_are_not_those_of_outgoing_connections() -> None:
     """While a test holds a server stopped, no connection may take its port."""
-    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    range_ = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if not range_.exists():
+        pytest.skip(f"this machine has no {range_}, which is Linux's")
+    first_ephemeral = int(range_.read_text().split()[0])
     assert all(1024 < free_port() < first_ephemeral for _ in range(50))

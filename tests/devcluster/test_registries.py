@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,31 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from devcluster.certificates import CertificateAuthority
-from devcluster.errors import ServerFailed, ToolUnavailable
+from devcluster.errors import ServerFailed
 from devcluster.process import Probe
 from devcluster.registries import RegistryKind, _merged, start_registry
-from devcluster.tools import Tool, provide
 
-_TOOLS = {
-    RegistryKind.DISTRIBUTION_3: Tool.DISTRIBUTION,
-    RegistryKind.DISTRIBUTION_2: Tool.DOCKER_REGISTRY,
-    RegistryKind.CRANE: Tool.CRANE,
-    RegistryKind.CONTAINER_REGISTRY: Tool.CONTAINER_REGISTRY,
-}
 _DISTRIBUTIONS = [RegistryKind.DISTRIBUTION_3, RegistryKind.DISTRIBUTION_2]
-
-
-@pytest.fixture
-def kind(request: pytest.FixtureRequest) -> RegistryKind:
-    """Return the kind that a test is run with, where this machine can provide it; CI has them all."""
-    kind: RegistryKind = request.param
-    try:
-        provide(_TOOLS[kind])
-    except ToolUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    return kind
 
 
 def status(url: str, method: str = "GET") -> int:
@@ -48,7 +27,7 @@ def status(url: str, method: str = "GET") -> int:
         connection.close()
 
 
-@pytest.mark.parametrize("kind", list(RegistryKind), indirect=True)
+@pytest.mark.parametrize("kind", list(RegistryKind))
 def test_starts_on_loopback_and_ends(kind: RegistryKind, tmp_path: Path) -> None:
     """It answers the specification's first question, to anyone, and is gone after the block."""
     with start_registry(kind, directory=tmp_path / "registry") as registry:
@@ -58,7 +37,7 @@ def test_starts_on_loopback_and_ends(kind: RegistryKind, tmp_path: Path) -> None
     assert not process.running
 
 
-@pytest.mark.parametrize("kind", _DISTRIBUTIONS, indirect=True)
+@pytest.mark.parametrize("kind", _DISTRIBUTIONS)
 def test_configured_by_environment(kind: RegistryKind, tmp_path: Path) -> None:
     """Distribution's own variables reach it."""
     readonly = {"REGISTRY_STORAGE_MAINTENANCE_READONLY": '{"enabled": true}'}
@@ -66,7 +45,7 @@ def test_configured_by_environment(kind: RegistryKind, tmp_path: Path) -> None:
         assert status(f"{registry.url}/v2/a/b/blobs/uploads/", "POST") == 405
 
 
-@pytest.mark.parametrize("kind", _DISTRIBUTIONS, indirect=True)
+@pytest.mark.parametrize("kind", _DISTRIBUTIONS)
 def test_configured_by_file(kind: RegistryKind, tmp_path: Path) -> None:
     """What is passed is merged into its configuration; a registry that asks for credentials counts as ready."""
     token = {"realm": "http://127.0.0.1/token", "service": "s", "issuer": "i"}
@@ -76,7 +55,7 @@ def test_configured_by_file(kind: RegistryKind, tmp_path: Path) -> None:
         assert status(f"{registry.url}/v2/") == 401
 
 
-@pytest.mark.parametrize("kind", _DISTRIBUTIONS, indirect=True)
+@pytest.mark.parametrize("kind", _DISTRIBUTIONS)
 def test_serves_tls(kind: RegistryKind, tmp_path: Path) -> None:
     """With a certificate it speaks https, and is verified by its CA and by no other."""
     authority = CertificateAuthority(tmp_path / "ca")
@@ -94,7 +73,7 @@ def test_serves_tls(kind: RegistryKind, tmp_path: Path) -> None:
             stranger.connect()
 
 
-@pytest.mark.parametrize("kind", _DISTRIBUTIONS, indirect=True)
+@pytest.mark.parametrize("kind", _DISTRIBUTIONS)
 def test_wrong_configuration_shows_the_log(kind: RegistryKind, tmp_path: Path) -> None:
     """A registry that refuses its configuration says why."""
     with (
@@ -104,7 +83,7 @@ def test_wrong_configuration_shows_the_log(kind: RegistryKind, tmp_path: Path) -
         pass
 
 
-@pytest.mark.parametrize("kind", _DISTRIBUTIONS, indirect=True)
+@pytest.mark.parametrize("kind", _DISTRIBUTIONS)
 def test_restart_keeps_what_was_pushed(kind: RegistryKind, tmp_path: Path) -> None:
     """Its data outlive the process: a restart is no loss."""
     with start_registry(kind, directory=tmp_path) as registry:

@@ -684,9 +684,7 @@ def test_the_guarantees_hold_whatever_happens(
 ) -> None:
     """Random use of the whole engine: see the module's text. ``make campaign`` tries many more examples."""
     EngineMachine.tally = tally = Tally()
-    how = settings(
-        max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    how = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck))
     with caplog.at_level(logging.CRITICAL):
         run_state_machine_as_test(EngineMachine, settings=how)
     for name, count in vars(tally).items():
