@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.harness import ROOT
+from tests.environment import outside_make
 
 BASE = "localhost/artifact-repository-controller-base:bookworm"
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -48,11 +49,13 @@ def find_engine() -> Engine:
         return Engine("docker", ("docker", "run"), base="")
     lacking = [name for name in ("buildah", "podman", "runc", "debootstrap") if shutil.which(name) is None]
     if lacking or os.geteuid() != 0:
-        raise NoEngine(f"no Docker answers, and podman as root lacks {', '.join(lacking) or 'root'}")
+        install = f"; install {', '.join(lacking)}" if lacking else ""
+        raise NoEngine(f"no Docker daemon answers; start one, or run the tests as root with podman{install}")
     if not _succeeds("buildah", "inspect", "--type", "image", BASE):
         _make_base()
-    # Without systemd's cgroups, and with limits that also a container of a container may set.
-    run = ("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "run")
+    # Without systemd's cgroups, with limits that also a container of a container may set, and without the entry in
+    # /etc/passwd that podman makes for the image's user and a kubelet does not.
+    run = ("podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "run", "--passwd=false")
     return Engine("buildah", (*run, "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=10000:10000"), base=BASE)
 
 
@@ -61,7 +64,7 @@ def must(*command: str | Path, timeout: float = 60.0, **environment: str) -> str
     answer = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**outside_make(), **environment},
         capture_output=True,
         text=True,
         check=False,

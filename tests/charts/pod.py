@@ -15,12 +15,13 @@ from devcluster.cluster import DevCluster
 from devcluster.process import Probe, ServerProcess, free_port
 from tests.charts.rendering import Document, only
 from tests.cluster.harness import ROOT
+from tests.image_user import IMAGE_HOME, as_image_user
 
 PORT = "8080"
 
 
 class OperatorPod:
-    """An operator with just the arguments, files, environment and access that its Deployment gives it.
+    """An operator with just the arguments, files, environment, user and access that its Deployment gives it.
 
     What a Pod has for its own is put somewhere else: its volumes below ``directory``, its port on loopback.
 
@@ -43,14 +44,16 @@ class OperatorPod:
         }
         self._mount(documents, cluster, spec, container)
         downward = {"metadata.name": name, "metadata.namespace": namespace, "metadata.uid": f"uid-of-{name}"}
+        arguments = (self._argument(argument) for argument in container["args"])
         access = cluster.service_account_kubeconfig(namespace, spec["serviceAccountName"], timedelta(hours=1))
         self.process = ServerProcess(
             name,
-            [sys.executable, "-m", "controller", *(self._argument(argument) for argument in container["args"])],
+            [*as_image_user(), sys.executable, "-m", "controller", *arguments],
             probes=[Probe(f"http://{self.address}{container['readinessProbe']['httpGet']['path']}")],
             log=directory / "operator.log",
             directory=ROOT,
             environment={
+                "HOME": IMAGE_HOME,
                 "KUBECONFIG": str(access),
                 "PYTHONWARNINGS": "error",
                 **{entry["name"]: _value(entry, downward) for entry in container["env"]},

@@ -37,7 +37,7 @@ def engine() -> Engine:
     try:
         return find_engine()
     except NoEngine as error:
-        pytest.skip(f"the image is not built and run: {error}")
+        pytest.skip(f"the image: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,8 @@ def test_main_job(container: Container, api: Api) -> None:
     objects.wait_ready("web", tell=container.log)
     lease = api.must("GET", f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{FULL_NAME}")
     assert lease["spec"]["holderIdentity"]
+    users = must(container.engine.program, "exec", container.name, "python3", "-c", "print(open('/etc/passwd').read())")
+    assert ":65532:" not in users
     status = Path(f"/proc/{container.pid()}/status").read_text()
     assert [
         line.split()[1] for line in status.splitlines() if line.startswith(("Uid", "CapEff", "CapBnd", "NoNew"))

@@ -25,6 +25,7 @@ from devcluster.cluster import DevCluster, Kubernetes
 from devcluster.process import Probe, ServerProcess, free_port
 from tests.cluster.eventually import eventually
 from tests.cluster.proxy import FaultProxy
+from tests.image_user import IMAGE_HOME, as_image_user
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -345,7 +346,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 class OperatorProcess:
-    """An operator, run as a person or a Pod runs it.
+    """An operator, run as a Pod runs it: as a user without an entry in /etc/passwd, with HOME=/.
 
     Args:
         directory: For its configuration and log.
@@ -373,7 +374,7 @@ class OperatorProcess:
         self.config = directory / "config.yaml"
         self.configure(config)
         self.address = f"127.0.0.1:{free_port()}"
-        command: list[str | Path] = [python, "-m", "controller", "run", "--config", self.config]
+        command = [*as_image_user(), python, "-m", "controller", "run", "--config", self.config]
         self.process = ServerProcess(
             "operator",
             [*command, "--health-address", self.address, *arguments],
@@ -381,6 +382,7 @@ class OperatorProcess:
             log=directory / "operator.log",
             directory=ROOT,
             environment={
+                "HOME": IMAGE_HOME,
                 "KUBECONFIG": str(kubeconfig),
                 "PYTHONWARNINGS": "error",
                 **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},

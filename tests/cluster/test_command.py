@@ -21,6 +21,7 @@ from devcluster.process import free_port
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import MANIFESTS, ROOT, Api, Objects, OperatorProcess, operator_config
+from tests.image_user import IMAGE_HOME, as_image_user
 
 pytestmark = pytest.mark.cluster
 
@@ -28,9 +29,9 @@ pytestmark = pytest.mark.cluster
 def run(*arguments: str | Path, kubeconfig: Path | str) -> tuple[int, str]:
     """Run a command that ends by itself; return its exit code and what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "controller", *arguments],
+        [*as_image_user(), sys.executable, "-m", "controller", *arguments],
         cwd=ROOT,
-        env={"KUBECONFIG": str(kubeconfig), "PATH": ""},
+        env={"HOME": IMAGE_HOME, "KUBECONFIG": str(kubeconfig), "PATH": ""},
         capture_output=True,
         text=True,
         timeout=30,

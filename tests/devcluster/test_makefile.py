@@ -1,12 +1,13 @@
 """The Makefile is the front door: it has to tell a newcomer what is missing."""
 
-import os
 import shutil
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.environment import outside_make
 
 _ROOT = Path(__file__).parents[2]
 
@@ -22,9 +23,8 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make as a person does, also where these tests are run by a make themselves."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(
-        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+        ["make", *arguments], cwd=folder, env=outside_make(), capture_output=True, text=True, check=False, timeout=60
     )
 
 

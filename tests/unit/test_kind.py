@@ -11,6 +11,7 @@ import yaml
 
 from controller.config import RegistryBinding, parse_config
 from controller.references import HOSTING_KEY, HOSTING_NAME, HOSTING_NAMESPACE, RegistryHosting, resolve_addresses
+from tests.environment import outside_make
 
 ROOT = Path(__file__).parents[2]
 KIND = ROOT / "manifests" / "kind"
@@ -95,6 +96,7 @@ def test_image_is_the_one_that_make_builds(container: dict[str, Any]) -> None:
     commands = subprocess.run(
         ["make", "--no-print-directory", "-n", "image", "kind-load"],
         cwd=ROOT,
+        env=outside_make(),
         capture_output=True,
         text=True,
         check=True,
