@@ -11,7 +11,7 @@ from tests.benchmark.report import Results
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_short_form(tmp_path: Path) -> None:
     """Its table and its picture are whole, and the operator makes as many requests as it promises.
 

@@ -126,7 +126,7 @@ def main_job(objects: Objects, cluster: DevCluster, proxy: FaultProxy, operator:
             found = events(api, namespace, "RepositoryRecreated")
             return [event["count"] for event in found if event["involvedObject"]["uid"] == uid] == [times]
 
-        eventually(recreated, within=15, tell=operator.log)
+        eventually(recreated, tell=operator.log)
     contended = f"contended-{uid}"  # its repository is not there from another test
     with proxy.rule("PUT", f"/{contended}/manifests/", Delay(1.0)) as rule:
         objects.create(contended)
@@ -144,13 +144,13 @@ def spoil_configuration_twice(api: Api, operator: OperatorPod) -> None:
         def recorded(times: int = times) -> bool:
             return [event["count"] for event in events(api, NAMESPACE, "InvalidConfiguration")] == [times]
 
-        eventually(recorded, within=10, tell=operator.log)
+        eventually(recorded, tell=operator.log)
         operator.config.write_text(good)
 
         def in_use(times: int = times) -> bool:
             return f'artifact_repository_config_loads_total{{result="good"}} {times}.0' in operator.metrics()
 
-        eventually(in_use, within=10, tell=operator.log)
+        eventually(in_use, tell=operator.log)
 
 
 def events(api: Api, namespace: str, reason: str) -> list[Object]:
@@ -269,7 +269,7 @@ def test_helm_test(installed: list[Document], cluster: DevCluster, api: Api, pro
         assert good.returncode == 0, good.stderr
         proxy.refuse()
         told_down = 'artifact_repository_registry_up{registry="artifacts"} 0.0'
-        eventually(lambda: told_down in operator.metrics(), within=15, tell=operator.log)
+        eventually(lambda: told_down in operator.metrics(), tell=operator.log)
         down = run_helm_test(installed, operator.address)
         assert down.returncode == 1
         assert "do not answer: artifact_repository_registry_up" in down.stderr
@@ -295,7 +295,7 @@ def test_alerts_and_dashboard_read_what_is_there(
         objects.create("web")
         objects.wait_ready("web", tell=operator.log)
         operator.config.write_text("nonsense: true")
-        eventually(lambda: 'config_loads_total{result="invalid"}' in operator.metrics(), within=10, tell=operator.log)
+        eventually(lambda: 'config_loads_total{result="invalid"}' in operator.metrics(), tell=operator.log)
         samples = [sample for family in text_string_to_metric_families(operator.metrics()) for sample in family.samples]
     of_prometheus = {"namespace", "job"}
     for where, expression in expressions().items():

@@ -15,7 +15,7 @@ SPECS = int(os.environ.get("CAMPAIGN_SPECS") or (50_000 if FULL else 300))
 SECONDS = float(os.environ.get("CAMPAIGN_MINUTES") or (10 if FULL else 0.4)) * 60
 """How long faults are injected at random."""
 
-LIMIT = 1200 + SECONDS * 3 + SPECS / 10 if FULL else 180
+LIMIT = 1200 + SECONDS * 3 + SPECS / 10 if FULL else 600
 """What a test of the campaign may take, in seconds."""
 
 LENIENT = {"PYTHONWARNINGS": "ignore"}

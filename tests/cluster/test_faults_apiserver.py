@@ -146,7 +146,6 @@ def test_a_token_that_is_rotated_on_disk(
     assert old not in proxied.process.log.read_text()
 
 
-@pytest.mark.timeout(180)
 def test_a_connection_that_is_swallowed(objects: Objects, way: WayToApi, proxied: OperatorProcess) -> None:
     """No FIN, no RST, only silence where bookmarks should be: the watch is opened anew."""
     objects.create("before")
@@ -192,7 +191,6 @@ def test_kube_apiserver_restarts(fragile: DevCluster, stubborn: OperatorProcess,
     assert stubborn.process.pid == pid
 
 
-@pytest.mark.timeout(240)
 def test_etcd_hangs(fragile: DevCluster, stubborn: OperatorProcess) -> None:
     """For twenty seconds (a minute with FAULTS=full) nothing can be read or written."""
     outlived(fragile, stubborn, "before-etcd")

@@ -19,7 +19,7 @@ from devcluster.cluster import DevCluster
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import FULL, Objects, is_ready, operator_config
-from tests.cluster.proxy import Delay, FaultProxy
+from tests.cluster.proxy import Delay, FaultProxy, Hold
 from tests.cluster.test_lifecycle import fetch, put_image
 
 pytestmark = pytest.mark.cluster
@@ -87,8 +87,8 @@ def test_sigterm_under_load(cluster: DevCluster, objects: Objects, start_operato
         pid = operator.process.pid
         assert pid is not None
         _send(pid, signal.SIGTERM)
-        eventually(lambda: operator.health("readyz") == (503, "stopping"), within=2, tell=operator.log)
-        eventually(lambda: not operator.process.running, within=15, tell=operator.log)
+        eventually(lambda: operator.health("readyz") == (503, "stopping"), tell=operator.log)
+        eventually(lambda: not operator.process.running, within=40, tell=operator.log)
         operator.process.stop()
     assert operator.process.exit_code == 0
     done = [object_["metadata"]["name"] for object_ in objects.list() if is_ready(object_)]
@@ -98,19 +98,17 @@ def test_sigterm_under_load(cluster: DevCluster, objects: Objects, start_operato
 
 
 def test_a_second_sigterm_ends_it_at_once(cluster: DevCluster, objects: Objects, start_operator: StartOperator) -> None:
-    """Who is in a hurry says so twice; the exit code tells the signal."""
-    with FaultProxy(cluster.registry_url) as proxy, proxy.rule("GET", "", Delay(10)):
+    """Who is in a hurry says so twice; the exit code tells the signal, and not that work under way was finished."""
+    with FaultProxy(cluster.registry_url) as proxy, proxy.rule("GET", "", Hold()):
         operator = start_operator(operator_config(proxy.url))
         objects.create("web")
         eventually(lambda: proxy.count("GET", "/tags/list"), tell=operator.log)
         pid = operator.process.pid
         assert pid is not None
         _send(pid, signal.SIGTERM)
-        eventually(lambda: operator.health("readyz")[0] == 503, within=2, tell=operator.log)
-        begun = time.monotonic()
+        eventually(lambda: operator.health("readyz")[0] == 503, tell=operator.log)
         _send(pid, signal.SIGTERM)
-        eventually(lambda: not operator.process.running, within=2, tell=operator.log)
-        assert time.monotonic() - begun < 2
+        eventually(lambda: not operator.process.running, tell=operator.log)
         operator.process.stop()
     assert operator.process.exit_code == 128 + signal.SIGTERM
 

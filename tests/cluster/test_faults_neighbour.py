@@ -53,7 +53,7 @@ REQUESTED_AT = "artifacts.alien.dev/requestedAt"
 def served(objects: Objects, name: str, operator: OperatorProcess) -> None:
     """Check that an honest object is served meanwhile."""
     objects.create(name)
-    objects.wait_ready(name, within=10, tell=operator.log)
+    objects.wait_ready(name, tell=operator.log)
 
 
 def status_writes(audit: Audit, mark: int, name: str) -> int:
@@ -114,7 +114,7 @@ def test_a_status_that_is_edited_again_and_again(
             status["conditions"]
         ) == 1
 
-    eventually(is_true_again, within=15, tell=operator.log)
+    eventually(is_true_again, tell=operator.log)
     writes = status_writes(audit, mark, "web")
     assert writes <= TIMES
     record_property("neighbour: edits of a status", TIMES)

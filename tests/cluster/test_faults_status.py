@@ -64,7 +64,7 @@ def test_a_refused_write_is_tried_again(
     for name, answer in answers.items():
         with api_proxy.rule("PATCH", f"/{name}/status", answer, times=3) as rule:
             objects.create(name)
-            objects.wait_ready(name, within=10, tell=operator.log)
+            objects.wait_ready(name, tell=operator.log)
         assert rule.seen == 3
         assert api_proxy.count("PATCH", f"/{name}/status") == 4
     assert sorted(audit.writes(mark)) == sorted(
@@ -166,7 +166,7 @@ def test_what_is_told_to_wait_does_not_wait_for_its_deadline(
         registry_proxy.listen()
         for number in range(5):
             objects.wait_ready(f"repo-{number}", tell=operator.log)
-    objects.wait_ready("late", within=10, tell=operator.log)
+    objects.wait_ready("late", tell=operator.log)
 
 
 def test_a_stale_list_is_no_reason_to_write(
@@ -183,7 +183,7 @@ def test_a_stale_list_is_no_reason_to_write(
             write.release()
             objects.wait_ready("web", tell=operator.log)
             seen = access_log.mark()
-    eventually(lambda: access_log.since(seen), within=10, tell=operator.log)
+    eventually(lambda: access_log.since(seen), tell=operator.log)
     objects.create("next")
     objects.wait_ready("next", tell=operator.log)
     assert api_proxy.count("PATCH", "/web/status") == 1

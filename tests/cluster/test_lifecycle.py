@@ -64,7 +64,7 @@ def test_apply_gives_a_repository(
     """``kubectl apply`` of the smallest object: Ready within seconds, its uri in status, the marker in the registry."""
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(objects.manifest("web")))
     host = cluster.registry_url.removeprefix("http://")
-    status = objects.wait_ready("web", within=5, tell=operator.log)["status"]
+    status = objects.wait_ready("web", tell=operator.log)["status"]
     assert status["uri"] == f"{host}/artifacts/{namespace}/web"
     assert status["references"] == dict.fromkeys(("host", "containerRuntime"), status["uri"])
     assert (status["registry"], status["repositoryName"]) == ("artifacts", f"{namespace}/web")
@@ -91,7 +91,7 @@ def test_a_create_costs_one_patch_and_no_event(
         objects.create(f"repo-{number}")
         objects.wait_ready(f"repo-{number}", tell=operator.log)
     expected = [f"patch artifactrepositories/status {namespace}/repo-{number}" for number in range(10)]
-    eventually(lambda: audit.writes(mark) == expected, within=3, tell=lambda: str(audit.writes(mark)))
+    eventually(lambda: audit.writes(mark) == expected, tell=lambda: str(audit.writes(mark)))
     for number in range(10):
         path = f"/v2/artifacts/{namespace}/repo-{number}/"
         methods = [entry.split()[0] for entry in access_log.since(seen, path=path)]

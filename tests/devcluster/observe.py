@@ -8,7 +8,7 @@ from pathlib import Path
 _POLL_SECONDS = 0.05
 
 
-def eventually(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, timeout: float = 30.0) -> None:
     """Wait until something is so.
 
     Args:

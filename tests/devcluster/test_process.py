@@ -116,6 +116,7 @@ def test_one_that_does_not_get_ready_shows_the_log(make: Make) -> None:
     """Waiting is bounded, and what it said until then is shown."""
     server = make(script="print('waiting for a database'); import time; time.sleep(60)")
     server.start()
+    eventually(lambda: "database" in server.log_tail(), "it has said something")
     with pytest.raises(ServerFailed, match=r"(?s)not ready within 0.5 s.*waiting for a database"):
         server.wait_until_ready(0.5)
 

@@ -1,5 +1,6 @@
 """Long steps are never silent, and failures show what the command said."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,9 +16,9 @@ def test_heartbeat_shows_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """While a command runs, lines tell how long it takes so far and what it said last."""
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.2)
     lines: list[str] = []
-    _run(tmp_path, "print('compiling x', flush=True); import time; time.sleep(0.7)", lines=lines)
+    _run(tmp_path, "print('compiling x', flush=True); import time; time.sleep(2)", lines=lines)
     assert len(lines) >= 2
-    assert "building a thing: 0 s so far, at compiling x" in lines[-2]
+    assert re.search(r"building a thing: \d s so far, at compiling x", lines[-2])
 
 
 def test_failure_shows_the_end_of_its_log(tmp_path: Path) -> None:
@@ -40,8 +41,8 @@ def test_time_limit_ends_the_whole_group(tmp_path: Path) -> None:
         "import subprocess, sys, time, pathlib;"
         "child = subprocess.Popen(['sleep', '60']); pathlib.Path('pid').write_text(str(child.pid)); time.sleep(60)"
     )
-    with pytest.raises(BuildFailed, match="took over 1 s"):
-        _run(tmp_path, script, timeout=1)
+    with pytest.raises(BuildFailed, match="took over 5 s"):
+        _run(tmp_path, script, timeout=5)
     child = int((tmp_path / "pid").read_text())
     eventually(lambda: not alive(child), "the command's child is gone")
 

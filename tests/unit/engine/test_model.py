@@ -678,7 +678,7 @@ def _edited(status: Mapping[str, Any], edit: str) -> dict[str, Any]:
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(3600 if FULL else 60)
+@pytest.mark.timeout(3600 if FULL else 300)
 def test_the_guarantees_hold_whatever_happens(
     record_property: Callable[[str, object], None], caplog: pytest.LogCaptureFixture
 ) -> None:

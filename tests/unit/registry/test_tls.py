@@ -29,10 +29,8 @@ import trustme
 from controller.config import TLS, RegistryBinding
 from controller.errors import BindingConfigInvalid, ProtocolViolation, RegistryUnavailable, TLSVerificationFailed
 from controller.registry.client import RegistryClient
-from controller.registry.connection import Timeouts
 from tests.fakes.raw_server import RawServer, Writer, raw_server
 
-FAST = Timeouts(connect=0.5, read=0.5, pool=0.5, total=1.0)
 NOW = datetime.now(UTC)
 
 
@@ -86,7 +84,7 @@ async def served(context: ssl.SSLContext | None) -> AsyncIterator[RawServer]:
 
 async def ping(url: str, tls: TLS | None) -> None:
     """Ask a registry whether it is there."""
-    client = RegistryClient("test", RegistryBinding(registry_url=url, tls=tls), timeouts=FAST)
+    client = RegistryClient("test", RegistryBinding(registry_url=url, tls=tls))
     try:
         await client.ping()
     finally:
@@ -210,7 +208,7 @@ async def test_ca_is_renewed(ca: trustme.CA, ca_file: Path) -> None:
     replace = partial(ca_file.write_bytes, ca.cert_pem.bytes() + renewed.cert_pem.bytes())
     async with served(server_context(renewed)) as server:
         binding = RegistryBinding(registry_url=server.url, tls=TLS(ca_file=ca_file))
-        client = RegistryClient("test", binding, timeouts=FAST)
+        client = RegistryClient("test", binding)
         try:
             with pytest.raises(TLSVerificationFailed):
                 await client.ping()
