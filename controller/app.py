@@ -12,8 +12,6 @@ import logging
 import os
 import random
 import signal
-import socket
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from controller.health import serve_health
 from controller.kube.access import SERVICE_ACCOUNT_DIRECTORY
 from controller.kube.api import KubernetesApi
 from controller.kube.events import KubernetesEvents, NoEvents
+from controller.kube.holder import new_identity
 from controller.kube.lease import LeaderElector
 from controller.metrics import Metrics
 from controller.pauses import Pauses
@@ -151,7 +150,7 @@ class Operator:
             api,
             namespace=namespace,
             name=name,
-            identity=f"{socket.gethostname()}_{uuid.uuid4()}",
+            identity=new_identity(os.environ),
             rng=self._rng,
             clock=self._clock,
         )

@@ -76,6 +76,7 @@ PURPOSES: Final[Mapping[str, str]] = {
     "artifactrepositories/status": "Write their status.",
     "events": "Tell what status does not keep, on the object or on the operator's own Pod; count repetitions up.",
     "leases": "Leader election.",
+    "pods": "Find out whether the Pod that holds the Lease still exists.",
     "configmaps": "Follow what the cluster tells about its local registry (KEP-1755).",
 }
 """What each permission is for."""

@@ -5,6 +5,11 @@ its own monotonic clock: clocks of different machines are never compared. A lead
 the renew deadline, which is shorter, is not the leader any more, and its work is cancelled before another replica can
 start its own. The deadline is watched in the event loop that does the work: where the loop hangs, nothing renews.
 
+Beyond client-go's rules, a candidate does not wait for the Lease of a holder that has ended: its identity names its Pod
+(:mod:`controller.kube.holder`), and the API server tells whether that Pod still exists. Anything but a definite answer
+leaves the Lease to expire. So a leader that finds the Lease held by another stops at once, without waiting for the
+renew deadline.
+
 The elector in the ``kubernetes`` package is not used: it ends with the first connection error and does not release the
 Lease on a clean stop.
 """
@@ -24,6 +29,7 @@ from urllib.parse import quote
 from controller.engine.ports import Clock
 from controller.errors import Conflict, KubernetesError, ObjectGone
 from controller.kube.api import KubernetesApi
+from controller.kube.holder import HolderPod
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +65,8 @@ class LeaderElector:
         api: The API server.
         namespace: Namespace of the Lease.
         name: Its name.
-        identity: What distinguishes this candidate from all others, also from its own past.
+        identity: Distinguishes this process from all others, its own predecessors included
+            (:func:`controller.kube.holder.new_identity`).
         timings: How leadership passes.
         rng: Source of jitter.
         clock: The time. The event loop's own stands still during one round of callbacks, and with them the knowledge
@@ -91,6 +98,10 @@ class LeaderElector:
         self._leader_alive_until = -inf
         """When a Lease that another candidate was seen to renew expires on our clock."""
         self._renewed = self._surely_until = 0.0
+        self._predecessor: str | None = None
+        """Holder in the first Lease read, where it ran in the Pod of this process; empty: another holder, or none."""
+        self._reported = ""
+        """Why it was last unknown whether the holder's Pod exists."""
         self.is_leader = False
 
     async def acquire(self) -> None:
@@ -137,21 +148,24 @@ class LeaderElector:
                 task.cancel()
             await asyncio.gather(working, renewing, return_exceptions=True)
             if lost:
-                logger.warning("Leadership was lost: the Lease could not be renewed in time; standing by")
+                why = "could not be renewed in time" if self._free_at is None else "is held by another candidate"
+                logger.warning("Leadership was lost: the Lease %s; standing by", why)
             else:
                 await self._release()
         if not working.cancelled():
             working.result()
 
     async def _renew(self) -> None:
-        """Renew until it is too late."""
+        """Renew until it is too late, or until another candidate holds the Lease."""
         loop = asyncio.get_running_loop()
         while True:
             deadline = self._renewed + self._timings.renew_deadline
             try:
                 async with asyncio.timeout_at(deadline):
                     await asyncio.sleep(self._pause())
-                    while not await self._try("renew"):  # noqa: ASYNC110 - the API server decides
+                    while not await self._try("renew"):
+                        if self._free_at is not None:
+                            return
                         await asyncio.sleep(min(self._pause(), 1.0))
             except TimeoutError:
                 return
@@ -184,6 +198,8 @@ class LeaderElector:
         try:
             lease = await self._api.request("GET", f"{self._collection}/{self._name}")
         except ObjectGone:
+            self._free_at = None
+            self._note_predecessor("")
             body = {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
@@ -198,9 +214,10 @@ class LeaderElector:
             self._seen = (spec, now)
         self._free_at = None
         holder = spec.get("holderIdentity")
+        self._note_predecessor(holder or "")
         if holder and holder != self._identity:
             expires = self._seen[1] + float(spec.get("leaseDurationSeconds") or 0)
-            if now < expires:
+            if now < expires and (renewed or not await self._has_ended(holder)):
                 self._free_at = expires
                 if renewed:
                     self._leader_alive_until = expires
@@ -209,8 +226,37 @@ class LeaderElector:
         await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)
         return True
 
+    def _note_predecessor(self, holder: str) -> None:
+        """Remember the previous process of this Pod, if the first Lease that is read names it.
+
+        A Pod runs one operator at a time, so that process has ended. One that turns up later is not a predecessor.
+        """
+        if self._predecessor is None:
+            pod = HolderPod.from_identity(holder)
+            ours = pod is not None and pod == HolderPod.from_identity(self._identity)
+            self._predecessor = holder if ours else ""
+
+    async def _has_ended(self, holder: str) -> bool:
+        """Tell whether the holder of the Lease is known to have ended."""
+        if holder == self._predecessor:
+            return True
+        pod = HolderPod.from_identity(holder)
+        if pod is None:
+            return False
+        try:
+            async with asyncio.timeout(self._timings.retry_period):
+                ended = await pod.has_ended(self._api)
+        except (KubernetesError, TimeoutError) as error:
+            ended, why = False, str(error) or "no answer in time"
+            if why != self._reported:
+                self._reported = why
+                logger.info("Waiting for the Lease to expire: it is unknown whether %s still exists: %s", pod, why)
+        if ended:
+            logger.info("Not waiting for the Lease to expire: %s, which holds it, has ended", pod)
+        return ended
+
     async def _release(self) -> None:
-        """Give the Lease back, so that another replica need not wait for it to expire."""
+        """Release the Lease, so that another replica need not wait for it to expire."""
         try:
             async with asyncio.timeout(self._timings.retry_period):
                 lease = await self._api.request("GET", f"{self._collection}/{self._name}")
@@ -218,7 +264,7 @@ class LeaderElector:
                     lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": _RELEASED_DURATION}
                     await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)
         except (KubernetesError, TimeoutError) as error:
-            logger.warning("The Lease could not be given back and has to expire: %s", error)
+            logger.warning("Failed to release the Lease; it will expire: %s", error)
 
     def _spec(self, before: dict[str, Any]) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -23,31 +23,36 @@ PORT = "8080"
 class OperatorPod:
     """An operator with just the arguments, files, environment, user and access that its Deployment gives it.
 
-    What a Pod has for its own is put somewhere else: its volumes below ``directory``, its port on loopback.
+    What a Pod has for its own is put somewhere else: its volumes below ``directory``, its port on loopback. The Pod is
+    an object in the cluster, too, from construction to the end of the ``with`` block; no scheduler takes it.
 
     Args:
         documents: What was rendered.
         cluster: The cluster that it is installed in.
         directory: For its files.
-        number: Which of the replicas it is.
+        kubeconfig: Its access to the API server, where it is not that of its ServiceAccount.
     """
 
-    def __init__(self, documents: Sequence[Document], cluster: DevCluster, directory: Path, *, number: int = 0) -> None:
+    def __init__(
+        self, documents: Sequence[Document], cluster: DevCluster, directory: Path, *, kubeconfig: Path | None = None
+    ) -> None:
         deployment = only(documents, "Deployment")
         namespace = deployment["metadata"]["namespace"]
         spec = deployment["spec"]["template"]["spec"]
         (container,) = spec["containers"]
-        name = f"{deployment['metadata']['name']}-{number}"
+        self._cluster = cluster
+        self.pod = _create_pod(cluster, deployment)
         self.address = f"127.0.0.1:{free_port()}"
         self._folders: dict[str, Path] = {
             mount["mountPath"]: directory / mount["name"] for mount in container["volumeMounts"]
         }
         self._mount(documents, cluster, spec, container)
-        downward = {"metadata.name": name, "metadata.namespace": namespace, "metadata.uid": f"uid-of-{name}"}
         arguments = (self._argument(argument) for argument in container["args"])
-        access = cluster.service_account_kubeconfig(namespace, spec["serviceAccountName"], timedelta(hours=1))
+        access = kubeconfig or cluster.service_account_kubeconfig(
+            namespace, spec["serviceAccountName"], timedelta(hours=1)
+        )
         self.process = ServerProcess(
-            name,
+            self.pod["metadata"]["name"],
             [*as_image_user(), sys.executable, "-m", "controller", *arguments],
             probes=[Probe(f"http://{self.address}{container['readinessProbe']['httpGet']['path']}")],
             log=directory / "operator.log",
@@ -56,7 +61,7 @@ class OperatorPod:
                 "HOME": IMAGE_HOME,
                 "KUBECONFIG": str(access),
                 "PYTHONWARNINGS": "error",
-                **{entry["name"]: _value(entry, downward) for entry in container["env"]},
+                **{entry["name"]: _value(entry, self.pod) for entry in container["env"]},
             },
         )
 
@@ -65,7 +70,14 @@ class OperatorPod:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End it as the kubelet does: SIGTERM, then the Pod is gone."""
         self.process.stop(timeout=30)
+        self.delete()
+
+    def delete(self) -> None:
+        """Delete the Pod object."""
+        metadata = self.pod["metadata"]
+        self._cluster.kubectl("delete", "pod", metadata["name"], "-n", metadata["namespace"], "--ignore-not-found")
 
     @property
     def config(self) -> Path:
@@ -112,6 +124,26 @@ class OperatorPod:
         return argument.replace(f"--health-address=:{PORT}", f"--health-address={self.address}")
 
 
-def _value(entry: Mapping[str, Any], downward: Mapping[str, str]) -> str:
-    """Return the value of an environment variable."""
-    return str(entry["value"]) if "value" in entry else downward[entry["valueFrom"]["fieldRef"]["fieldPath"]]
+def _create_pod(cluster: DevCluster, deployment: Document) -> Document:
+    """Create a Pod as the Deployment's controller would; return it."""
+    template, metadata = deployment["spec"]["template"], deployment["metadata"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            **template["metadata"],
+            "generateName": f"{metadata['name']}-",
+            "namespace": metadata["namespace"],
+        },
+        "spec": template["spec"],
+    }
+    created: Document = json.loads(cluster.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(pod)))
+    return created
+
+
+def _value(entry: Mapping[str, Any], pod: Document) -> str:
+    """Return the value of an environment variable: as it stands, or a field of the Pod's metadata."""
+    if "value" in entry:
+        return str(entry["value"])
+    part, field = entry["valueFrom"]["fieldRef"]["fieldPath"].split(".")
+    return str(pod[part][field])

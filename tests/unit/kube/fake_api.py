@@ -1,4 +1,4 @@
-"""An API server in memory, as far as Leases and Events need one."""
+"""An API server in memory, as far as Leases, Pods and Events need one."""
 
 import asyncio
 import copy
@@ -18,7 +18,11 @@ class FakeApi(KubernetesApi):
         self.requests: list[str] = []
         self.error: KubernetesError | None = None
         """Raised by every request."""
+        self.errors: dict[str, KubernetesError] = {}
+        """Raised by every request for a path."""
         self.hangs = False
+        self.unanswered: set[str] = set()
+        """Paths that requests get no answer for."""
         self._version = 0
 
     async def request(
@@ -33,9 +37,9 @@ class FakeApi(KubernetesApi):
         """Answer one request."""
         del query, content_type
         self.requests.append(f"{method} {path}")
-        await asyncio.sleep(10_000 if self.hangs else 0.001)
-        if self.error is not None:
-            raise self.error
+        await asyncio.sleep(10_000 if self.hangs or path in self.unanswered else 0.001)
+        if error := self.errors.get(path, self.error):
+            raise error
         self._version += 1
         stored = self.objects.get(path)
         if method == "POST":
@@ -47,7 +51,8 @@ class FakeApi(KubernetesApi):
                 raise Conflict("exists", status=409)
             self.objects[path] = copy.deepcopy({**body, "metadata": metadata | {"name": name}})
         elif stored is None:
-            raise ObjectGone("not found", status=404)
+            resource, name = path.split("/")[-2:]
+            raise ObjectGone(f'{resource} "{name}" not found', status=404)
         elif method == "PUT":
             assert body is not None
             if body["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"]:
