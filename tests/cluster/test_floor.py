@@ -20,8 +20,10 @@ from tests.cluster.test_lifecycle import (
 )
 from tests.cluster.test_names import (
     test_a_new_object_is_never_mistaken_for_a_finished_one,
-    test_a_repository_name_is_for_ever,
+    test_a_repository_name_can_be_corrected_before_there_is_a_uri,
+    test_a_repository_name_stays_once_there_is_a_uri,
     test_bad_objects_are_refused_with_a_sentence,
+    test_spec_defaults_to_an_empty_one,
     test_the_api_server_agrees_on_the_known_cases,
 )
 
@@ -33,11 +35,13 @@ pytestmark = [
 __all__ = [
     "test_a_create_costs_one_patch_and_no_event",
     "test_a_new_object_is_never_mistaken_for_a_finished_one",
-    "test_a_repository_name_is_for_ever",
+    "test_a_repository_name_can_be_corrected_before_there_is_a_uri",
+    "test_a_repository_name_stays_once_there_is_a_uri",
     "test_a_restart_costs_not_one_write",
     "test_apply_gives_a_repository",
     "test_bad_objects_are_refused_with_a_sentence",
     "test_delete_needs_no_operator_and_leaves_the_repository",
+    "test_spec_defaults_to_an_empty_one",
     "test_suspend",
     "test_the_api_server_agrees_on_the_known_cases",
     "test_the_columns_answer_the_question",
