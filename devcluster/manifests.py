@@ -20,7 +20,7 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "operator.yaml": ("ConfigMap", "Service", "Deployment"),
 }
 _HEADER: Final = "# Written by `make manifests`; change charts/artifact-repository-controller instead.\n"
-_OF_HELM: Final = re.compile(r"^(# Source: .*| +(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*)\n", re.MULTILINE)
+_OF_HELM: Final = re.compile(r"^(# Source: .*| +(helm\.sh/[a-z-]+|app\.kubernetes\.io/managed-by): .*)\n", re.MULTILINE)
 
 
 def render() -> dict[str, str]:
@@ -32,7 +32,7 @@ def render() -> dict[str, str]:
     """
     command: list[str | Path] = [provide(Tool.HELM), "template", "artifact-repository-controller", CHART]
     command += ["--namespace", NAMESPACE, "--values", CHART / "ci" / "kind-values.yaml"]
-    command += ["--set", "crds.keep=false", "--skip-tests"]
+    command += ["--skip-tests"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - helm is ours
     if answer.returncode != 0:
         raise CommandFailed(f"helm template: {answer.stderr}")

@@ -99,6 +99,32 @@ def test_namespaced_release_touches_nothing_else() -> None:
     assert {"--namespace=team-a", "--namespace=team-b", "--watch-label-selector=shard in (a, b)"} <= set(arguments)
 
 
+KEPT = {
+    "helm.sh/resource-policy": "keep",
+    "kustomize.toolkit.fluxcd.io/prune": "disabled",
+    "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+}
+
+
+def test_the_crd_is_kept() -> None:
+    """Helm, Flux and Argo CD leave the CRD, and with it all objects, when they remove the rest; by each one's rule."""
+    assert only(render(*REGISTRY), "CustomResourceDefinition")["metadata"]["annotations"] == KEPT
+    assert (
+        "annotations" not in only(render(*REGISTRY, "--set", "crds.keep=false"), "CustomResourceDefinition")["metadata"]
+    )
+    (crd,) = yaml.safe_load_all((MANIFESTS / "crd.yaml").read_text())
+    assert crd["metadata"]["annotations"] == {name: how for name, how in KEPT.items() if "helm" not in name}
+
+
+def test_the_crd_belongs_to_no_instance() -> None:
+    """Argo CD by label tracking writes the application's name into app.kubernetes.io/instance of what it installs."""
+    (of_manifests,) = yaml.safe_load_all((MANIFESTS / "crd.yaml").read_text())
+    for crd in (only(render(*REGISTRY), "CustomResourceDefinition"), of_manifests):
+        labels = crd["metadata"]["labels"]
+        assert "app.kubernetes.io/instance" not in labels
+        assert labels["app.kubernetes.io/name"] == "artifact-repository-controller"
+
+
 def test_digest_goes_before_tag() -> None:
     """A digest pins the image, whatever the tag says."""
     digest = f"sha256:{'0' * 64}"

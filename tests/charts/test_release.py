@@ -55,8 +55,8 @@ def release(cluster: DevCluster) -> Helm:
 
 
 def of_release(cluster: DevCluster, name: str) -> list[str]:
-    """Return all objects of a release by kind, namespace and name."""
-    kinds = "crd,clusterrole,clusterrolebinding,role,rolebinding,serviceaccount,configmap,deployment,service"
+    """Return all objects of a release by kind, namespace and name; the CRD carries no release's name."""
+    kinds = "clusterrole,clusterrolebinding,role,rolebinding,serviceaccount,configmap,deployment,service"
     told = cluster.kubectl("get", kinds, "-A", "-o", "json", "-l", f"app.kubernetes.io/instance={name}")
     items = [(item["kind"], item["metadata"]) for item in json.loads(told)["items"]]
     return [f"{kind} {metadata.get('namespace', '')}/{metadata['name']}" for kind, metadata in items]
@@ -69,7 +69,8 @@ def test_life(cluster: DevCluster, api: Api, release: Helm) -> None:
     expected = {
         f"{document['kind']} {document['metadata'].get('namespace', '')}/{document['metadata']['name']}"
         for document in render("--set", "config.registries.artifacts.registryUrl=x")
-        if "helm.sh/hook" not in document["metadata"].get("annotations", {})
+        if document["kind"] != "CustomResourceDefinition"
+        and "helm.sh/hook" not in document["metadata"].get("annotations", {})
     }
     assert set(of_release(cluster, RELEASE)) == expected
     objects = Objects(api, "default")
@@ -88,13 +89,14 @@ def test_life(cluster: DevCluster, api: Api, release: Helm) -> None:
     release("rollback", "1")
     assert "--concurrent=64" in arguments()
     release("uninstall")
-    assert of_release(cluster, RELEASE) == [f"CustomResourceDefinition /{CRD.rpartition('/')[2]}"]
+    assert of_release(cluster, RELEASE) == []
     assert objects.get("web") == before
     release("install")
     assert objects.get("web") == before
     release("upgrade", "--set", "crds.keep=false")
     release("uninstall")
     eventually(lambda: of_release(cluster, RELEASE) == [], tell=lambda: str(of_release(cluster, RELEASE)))
+    eventually(lambda: api.request("GET", CRD)["kind"] == "Status")
 
 
 def test_upgrade_brings_the_crd(api: Api, release: Helm, tmp_path: Path) -> None:
@@ -198,6 +200,7 @@ def test_kustomize(cluster: DevCluster, api: Api, tmp_path: Path) -> None:
         objects.wait_ready("web", tell=operator.log)
     cluster.kubectl("delete", "-k", overlay, "--timeout=60s")
     assert of_release(cluster, "artifact-repository-controller") == []
+    assert api.request("GET", CRD)["kind"] == "Status"
     cluster.kubectl("create", "namespace", NAMESPACE)
 
 
