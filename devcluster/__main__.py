@@ -62,6 +62,7 @@ def tool(name: str, arguments: tuple[str, ...]) -> None:
 def manifests() -> None:
     """Write manifests/ anew from the chart."""
     for name, text in render().items():
+        (MANIFESTS / name).parent.mkdir(exist_ok=True)
         (MANIFESTS / name).write_text(text, encoding="utf-8")
         click.echo(f"manifests/{name}")
 

@@ -14,6 +14,7 @@ import click
 
 from devcluster.cluster import DevCluster, Kubernetes, cluster_tools
 from devcluster.errors import DevClusterError
+from devcluster.manifests import PERMISSIONS
 from devcluster.process import ServerProcess
 from devcluster.signals import Interrupted
 from devcluster.tools import Tool, provide, provide_all
@@ -119,7 +120,7 @@ def started_cluster(kubernetes: Kubernetes) -> Iterator[DevCluster]:
 def install(cluster: DevCluster) -> None:
     """Install the CRD and the operator's ServiceAccount and permissions."""
     # The namespace first: the others are in it.
-    for manifest in ("namespace.yaml", "crd.yaml", "rbac.yaml"):
+    for manifest in ("namespace.yaml", "crd.yaml", *PERMISSIONS):
         click.echo(cluster.kubectl("apply", "-f", _MANIFESTS / manifest), nl=False)
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", _MANIFESTS / "crd.yaml")
 

@@ -33,7 +33,7 @@ from controller.registry.protocol import Origin
 from controller.resource import ArtifactRepository, ConditionType, Key, Reason
 from controller.status import Failed, Outcome, Suspended, Verified, decide
 from controller.target import Target
-from devcluster.manifests import CHART
+from devcluster.manifests import CHART, PERMISSIONS
 from docs import argocd, chart
 from tests.benchmark.report import Results
 from tests.benchmark.report import table as benchmark_table
@@ -450,7 +450,8 @@ def metrics() -> str:
 
 def permissions() -> str:
     """Return what the operator's ServiceAccount may do."""
-    documents = list(yaml.safe_load_all((MANIFESTS / "rbac.yaml").read_text(encoding="utf-8")))
+    texts = [(MANIFESTS / name).read_text(encoding="utf-8") for name in PERMISSIONS]
+    documents = [document for text in texts for document in yaml.safe_load_all(text)]
     bound = {document["roleRef"]["name"] for document in documents if "roleRef" in document}
     rows = []
     for role in documents:

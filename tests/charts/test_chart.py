@@ -39,7 +39,12 @@ def test_manifests_are_up_to_date() -> None:
 
 def test_kustomization_is_complete() -> None:
     """`kubectl apply -k manifests/` installs each of the rendered files, and the namespace that they are in."""
-    listed = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())["resources"]
+    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
+    listed = kustomization["resources"]
+    for component in kustomization["components"]:
+        inner = yaml.safe_load((MANIFESTS / component / "kustomization.yaml").read_text())
+        assert inner["kind"] == "Component"
+        listed += [f"{component}/{name}" for name in inner["resources"]]
     assert sorted(listed) == sorted([*manifests.render(), "namespace.yaml"])
 
 
@@ -97,6 +102,16 @@ def test_namespaced_release_touches_nothing_else() -> None:
     assert {document["metadata"].get("namespace") for document in documents} == {"tenants", "team-a", "team-b"}
     arguments = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert {"--namespace=team-a", "--namespace=team-b", "--watch-label-selector=shard in (a, b)"} <= set(arguments)
+
+
+@ci_values
+def test_roles_have_distinct_names(values: Path) -> None:
+    """No two Roles of a release differ in their namespace alone, except those that are the same in each one watched."""
+    roles = [document for document in render("--values", values) if document["kind"] == "Role"]
+    per_name: dict[str, list[Any]] = {}
+    for role in roles:
+        per_name.setdefault(role["metadata"]["name"], []).append(role["rules"])
+    assert all(rules.count(rules[0]) == len(rules) for rules in per_name.values())
 
 
 KEPT = {

@@ -22,6 +22,7 @@ import yaml
 from controller.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from devcluster.certificates import Certificate
 from devcluster.cluster import DevCluster, Kubernetes
+from devcluster.manifests import PERMISSIONS
 from devcluster.process import Probe, ServerProcess, free_port
 from tests.cluster.eventually import eventually
 from tests.cluster.proxy import FaultProxy
@@ -68,8 +69,8 @@ def operator_cluster(*flags: str, kubernetes: Kubernetes = Kubernetes.NEWEST) ->
         kubernetes: Which API server.
     """
     with DevCluster(kubernetes=kubernetes, apiserver_flags=flags) as cluster:
-        for name in ("namespace", "crd", "rbac"):
-            cluster.kubectl("apply", "-f", MANIFESTS / f"{name}.yaml")
+        for name in ("namespace.yaml", "crd.yaml", *PERMISSIONS):
+            cluster.kubectl("apply", "-f", MANIFESTS / name)
         cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
         # For a moment after that it may still say "storage is (re)initializing".
         eventually(lambda: "No resources" in cluster.kubectl("get", "artrepo", check=False))

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from devcluster.cluster import DevCluster, Kubernetes
+from devcluster.manifests import PERMISSIONS
 from devcluster.tools import version
 from tests.cluster.harness import MANIFESTS, Objects, OperatorProcess
 from tests.cluster.test_kubectl import test_the_columns_answer_the_question
@@ -55,10 +56,10 @@ def test_it_is_the_oldest(cluster: DevCluster) -> None:
     assert f"v{told['major']}.{told['minor']}." in told["gitVersion"]
 
 
-@pytest.mark.parametrize("manifest", ["crd", "namespace", "rbac"])
+@pytest.mark.parametrize("manifest", ["crd.yaml", "namespace.yaml", *PERMISSIONS])
 def test_manifests_are_taken_without_a_warning(cluster: DevCluster, manifest: str) -> None:
     """It knows every field: strictly validated, nothing is dropped, deprecated or warned of."""
-    arguments = ("replace", "--dry-run=server", "--validate=strict", "-f", MANIFESTS / f"{manifest}.yaml")
+    arguments = ("replace", "--dry-run=server", "--validate=strict", "-f", MANIFESTS / manifest)
     told = cluster.kubectl(*arguments, check=False).splitlines()
     assert told
     assert [line for line in told if not line.endswith(" replaced (server dry run)")] == []

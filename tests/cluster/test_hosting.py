@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from devcluster.cluster import DevCluster
+from devcluster.manifests import LOCAL_REGISTRY_HOSTING
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import MANIFESTS, Api, Audit, Object, Objects, OperatorProcess
@@ -132,12 +133,12 @@ def test_without_the_right_to_read_it(
 ) -> None:
     """It says so, and goes on without; given the right, it follows."""
     hosting.advertise("host: localhost:5001")
-    cluster.kubectl("delete", "rolebinding", "artifact-repository-controller", "-n", "kube-public")
+    cluster.kubectl("delete", "-f", MANIFESTS / LOCAL_REGISTRY_HOSTING)
     try:
         operator = start_operator()
         objects.create("web")
         assert host(objects.wait_ready("web", tell=operator.log)) == cluster.registry_url.removeprefix("http://")
         eventually(lambda: "may not be read" in operator.log(), tell=operator.log)
     finally:
-        cluster.kubectl("apply", "-f", MANIFESTS / "rbac.yaml")
+        cluster.kubectl("apply", "-f", MANIFESTS / LOCAL_REGISTRY_HOSTING)
     objects.wait("web", lambda o: host(o) == "localhost:5001", within=60, tell=operator.log)
