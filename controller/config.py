@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -39,6 +40,11 @@ from controller.names import (
 
 MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 """Longest ``pathPrefix`` in characters: with it every legal ``repositoryName`` fits the strictest registry."""
+
+_MAX_SENTENCE: Final = 400
+_MAX_MESSAGE: Final = 1200
+"""Longest description of one wrong field, and of all, in characters: the kubelet keeps the last 2048 bytes of a log as
+the message of a container that failed, and the message must not lose its beginning."""
 
 _DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?$")
 
@@ -370,7 +376,16 @@ def load_config(path: Path) -> OperatorConfig:
 
 
 def _sentences(error: ValidationError) -> str:
-    return "; ".join(_sentence(detail) for detail in error.errors(include_url=False))
+    """Say what is wrong, as far as that fits where Kubernetes shows it."""
+    sentences = [_shortened(_sentence(detail)) for detail in error.errors(include_url=False)]
+    lengths = accumulate(len(sentence) for sentence in sentences)
+    shown = max(1, sum(length <= _MAX_MESSAGE for length in lengths))
+    more = [f"and {len(sentences) - shown} more"] if shown < len(sentences) else []
+    return "; ".join([*sentences[:shown], *more])
+
+
+def _shortened(sentence: str) -> str:
+    return sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}…"
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -14,7 +14,7 @@ import yaml
 from controller import __version__, cli
 from controller.config import parse_config
 from devcluster import manifests
-from devcluster.manifests import CHART, MANIFESTS
+from devcluster.manifests import CHART, MANIFESTS, ROOT
 from docs import chart
 from tests.charts.rendering import CI_VALUES, FULL_NAME, KIND_VALUES, PRODUCTION_VALUES, helm, only, render
 
@@ -138,6 +138,27 @@ def test_the_crd_belongs_to_no_instance() -> None:
         labels = crd["metadata"]["labels"]
         assert "app.kubernetes.io/instance" not in labels
         assert labels["app.kubernetes.io/name"] == "artifact-repository-controller"
+
+
+def test_a_process_that_hangs_is_replaced_soon() -> None:
+    """operations.md states the most that it takes; a process that lacks CPU for 20 seconds survives."""
+    pod = only(render(*REGISTRY), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probe = container["livenessProbe"]
+    grace = probe["terminationGracePeriodSeconds"]
+    # It hangs just after a probe: the next one is a period later, and the last one that is needed takes its timeout.
+    until_killed = probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"] + grace
+    assert until_killed <= 40
+    page = " ".join((ROOT / "docs" / "operations.md").read_text().split())
+    assert f"hangs is killed within {until_killed} seconds" in page
+    assert probe["periodSeconds"] * (probe["failureThreshold"] - 1) >= 20
+    assert 0 < grace < pod["terminationGracePeriodSeconds"]
+
+
+def test_a_refused_start_is_described() -> None:
+    """The kubelet takes the end of the log as the message of a container that failed."""
+    (container,) = only(render(*REGISTRY), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
 def test_digest_goes_before_tag() -> None:

@@ -4,7 +4,8 @@ what is done                                         | what is expected
 start, create, vanish, conflict, a wrong change of   | each works; the API server's audit log has no refused request;
 the configuration, replacement of a Pod that is gone | the requests in it need just the permissions that are rendered
 a Secret of the user's, mounted                      | a registry behind TLS and a password is used
-`helm test`                                          | succeeds; fails without an operator, and while a registry is down
+`helm test`                                          | succeeds; fails without an operator, with one that cannot work,
+                                                     | and while a registry is down
 alerts, dashboard                                    | read only metrics and labels that /metrics has
 """
 
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import promql_parser
 import pytest
 import yaml
@@ -23,11 +25,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from devcluster.certificates import CertificateAuthority
 from devcluster.cluster import DevCluster
 from devcluster.manifests import CHART
+from devcluster.process import free_port
 from devcluster.registries import RegistryKind, start_registry
 from tests.charts.pod import OperatorPod
 from tests.charts.rendering import NAMESPACE, NAMESPACES_VALUES, RELEASE, Document, helm, only, permissions, render
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import Api, Audit, Object, Objects, remove_repositories
+from tests.cluster.harness import Api, Audit, Object, Objects, remove_repositories, write_kubeconfig
 from tests.cluster.proxy import Delay, FaultProxy
 from tests.contract.test_authentication import HTPASSWD, PASSWORD
 
@@ -281,6 +284,30 @@ def test_helm_test(installed: list[Document], cluster: DevCluster, api: Api, pro
     gone = run_helm_test(installed, operator.address)
     assert gone.returncode == 1
     assert "kubectl logs" in gone.stderr
+
+
+@pytest.mark.parametrize("lacking", ["permissions", "API server"])
+@pytest.mark.parametrize("installed", [("--set", "rbac.create=false")], ids=["no-rbac"], indirect=True)
+def test_an_operator_that_cannot_work_is_not_ready(
+    installed: list[Document], lacking: str, cluster: DevCluster, tmp_path: Path
+) -> None:
+    """Not even for standing by: `helm install --wait` waits in vain for such a Pod, `helm test` fails and says why."""
+    account = only(installed, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"]
+    kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, account)
+    if lacking == "API server":
+        nowhere = f"https://127.0.0.1:{free_port()}"
+        kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", kubeconfig, server=nowhere)
+    operator = OperatorPod(installed, cluster, tmp_path / "pod", kubeconfig=kubeconfig)
+    operator.process.start()
+    try:
+        eventually(lambda: operator.log().count("Could not take the Lease") > 2, tell=operator.log)
+        answer = httpx.get(f"http://{operator.address}/readyz", trust_env=False)
+        assert answer.status_code == 503
+        failed = run_helm_test(installed, operator.address)
+        assert failed.returncode == 1
+        assert f"is not ready ({answer.text.strip()})" in failed.stderr
+    finally:
+        operator.__exit__()
 
 
 def expressions() -> dict[str, str]:

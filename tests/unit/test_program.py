@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 _PROGRAM = """
 import atexit, gc, sys
@@ -48,3 +51,27 @@ def test_sigterm_during_the_imports_ends_it_cleanly() -> None:
         [sys.executable, "-c", _TERMINATED], check=False, capture_output=True, text=True, timeout=60, env={}
     )
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+_MANY = "".join(f"  registry-{number}: {{registryURL: x, credentials: {{basic: {{}}}}}}\n" for number in range(50))
+_REFUSED = {
+    "a field": ("registries: {a: {registryURL: b}}", "registries.a.registryUrl: required, but missing"),
+    "many fields": (f"registries:\n{_MANY}", "registries.registry-0.registryUrl: required, but missing"),
+    "a long name": (f"registries: {{a: {{{'b' * 1000}: c}}}}", "registries.a.bbb"),
+    "no YAML": ("registries: [", "not valid YAML: while parsing a flow node"),
+    "no file": (None, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), _REFUSED.values(), ids=_REFUSED.keys())
+def test_a_refused_configuration_shows_in_the_pod(text: str | None, said: str, tmp_path: Path) -> None:
+    """Of a container that failed the kubelet keeps the end of the log, 80 lines and 2048 bytes: the whole sentence."""
+    config = tmp_path / "config.yaml"
+    if text is not None:
+        config.write_text(f"defaultRegistry: a\n{text}\n")
+    command = [sys.executable, "-m", "controller", "run", f"--config={config}", "--log-format=json"]
+    done = subprocess.run([*command, "--leader-elect"], capture_output=True, check=False, timeout=60, env={})
+    assert done.returncode == 1
+    shown = b"".join(done.stderr.splitlines(keepends=True)[-80:])[-2048:].decode()
+    assert shown.startswith(f"Error: {config}: ")
+    assert said in shown
