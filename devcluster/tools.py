@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from devcluster.cache import cache_root, make_once
+from devcluster.gomodules import GoModules
+from devcluster.gosource import GoSourceRecipe
 from devcluster.progress import Progress, duration, to_stderr
 from devcluster.recipes import CargoRecipe, DebianRecipe, GoRecipe, Recipe
 
@@ -34,6 +36,8 @@ class Tool(StrEnum):
     HELM = "helm"
     STATUSJUDGE = "statusjudge"
     """Ours: what kstatus and Argo CD make of an object, by the libraries that they use."""
+    KUSTOMIZE_CONTROLLER = "kustomize-controller"
+    """The part of Flux that applies, prunes and waits."""
 
 
 def version(tool: Tool) -> str:
@@ -143,6 +147,12 @@ def _recipe(tool: Tool) -> Recipe:
         ),
         Tool.STATUSJUDGE: GoRecipe(
             "statusjudge", "devcluster/statusjudge", source="sigs.k8s.io/cli-utils", expected_seconds=40
+        ),
+        Tool.KUSTOMIZE_CONTROLLER: GoSourceRecipe(
+            GoModules("gitops"),
+            "github.com/fluxcd/kustomize-controller",
+            nested={"api": "github.com/fluxcd/kustomize-controller/api"},
+            expected_seconds=390,
         ),
     }
     return recipes[tool]
