@@ -2,14 +2,16 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devcluster.cluster import DevCluster
+from devcluster.errors import ToolUnavailable
 from tests.cluster import harness
+from tests.cluster.flux import provide_flux
 from tests.cluster.harness import (
     AccessLog,
     Api,
@@ -24,6 +26,18 @@ from tests.cluster.harness import (
 from tests.cluster.proxy import FaultProxy
 
 StartOperator = Callable[..., OperatorProcess]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build Flux before the first test that needs it: in plain sight, and not within a test's time limit."""
+    needed = any({"flux", "gitops_apis"} & set(getattr(item, "fixturenames", ())) for item in session.items)
+    if session.config.option.collectonly or not needed:
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    # What is not available skips the tests that need it (tests/untested.py).
+    with capture.global_and_fixture_disabled(), suppress(ToolUnavailable):
+        provide_flux()
 
 
 @pytest.fixture(scope="session")
