@@ -5,7 +5,6 @@ The life is lived once, on the real API server; then each stage of it is held ag
 
 import json
 import re
-import subprocess
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,13 +16,11 @@ import yaml
 
 from controller.resource import API_VERSION, KIND
 from devcluster.cluster import DevCluster
-from devcluster.tools import Tool, provide
 from docs import generate
 from docs.argocd import CUSTOMIZATIONS
 from tests.cluster import judges
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
-    ROOT,
     Api,
     History,
     Object,
@@ -34,11 +31,10 @@ from tests.cluster.harness import (
     operator_kubeconfig,
     row,
 )
+from tests.cluster.pages import GITOPS
 from tests.cluster.proxy import FaultProxy
 
 pytestmark = pytest.mark.cluster
-
-PAGE = (ROOT / "docs" / "gitops.md").read_text()
 
 TABLE = """
 stage                       | Ready, and what is beside it                | kstatus     | Argo CD     | kubectl wait
@@ -253,8 +249,9 @@ def test_they_agree_at_all_times(life: Life) -> None:
 
 def test_the_page_sums_it_up() -> None:
     """The short table in docs/gitops.md has each combination of verdicts that there is, and no other."""
-    cells = [re.split(r" *\| *", line)[2:5] for line in PAGE.splitlines() if re.match(r"\| (?!---)\w", line)]
-    assert sorted(map(tuple, cells)) == sorted({(e.kstatus, e.argo, e.wait) for e in EXPECTED.values()})
+    lines = GITOPS.section("How the tools read the status").splitlines()
+    cells = [re.split(r" *\| *", line)[2:5] for line in lines if re.match(r"\| (?!---)\w", line)]
+    assert sorted(map(tuple, cells[1:])) == sorted({(e.kstatus, e.argo, e.wait) for e in EXPECTED.values()})
 
 
 @pytest.mark.parametrize("path", sorted(CUSTOMIZATIONS.glob("testdata/*.yaml")), ids=lambda path: path.stem)
@@ -284,65 +281,6 @@ def test_the_generated_state_table_is_right() -> None:
     ]
     assert [generate.kstatus(r.generation, r.status) for _, r in situations] == judges.kstatus(objects)
     assert {"Current", "InProgress", "Failed"} == set(judges.kstatus(objects))
-
-
-def test_the_commands_of_the_page(
-    cluster: DevCluster, objects: Objects, operator: OperatorProcess, tmp_path: Path
-) -> None:
-    """The lines for kubectl in docs/gitops.md work as they are, and give the URI."""
-    objects.create("web")
-    section = PAGE.partition("\n## kubectl\n")[2].partition("\n## ")[0]
-    (lines,) = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    kubeconfig = json.loads(cluster.kubeconfig.read_text())
-    kubeconfig["contexts"][0]["context"]["namespace"] = objects.namespace
-    (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
-    answer = subprocess.run(
-        ["sh", "-euc", f'{lines}\necho "$uri"'],
-        cwd=tmp_path,
-        env={
-            "PATH": f"{provide(Tool.KUBECTL).parent}:/usr/bin:/bin",
-            "KUBECONFIG": "kubeconfig",
-            # kubectl keeps a cache there.
-            "HOME": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=70,
-    )
-    assert answer.returncode == 0, answer.stderr + operator.log()
-    assert answer.stdout.splitlines()[-1] == objects.get("web")["status"]["uri"]
-
-
-def example(heading: str) -> list[Object]:
-    """Return the objects of the example below a heading of docs/gitops.md."""
-    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    (text,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    return list(yaml.safe_load_all(text))
-
-
-def test_the_example_for_flux() -> None:
-    """The first Kustomization waits for its objects, and the second one for the first."""
-    repositories, builds = (document["spec"] for document in example("Flux"))
-    assert repositories["wait"] is True
-    assert builds["dependsOn"] == [{"name": example("Flux")[0]["metadata"]["name"]}]
-
-
-def test_the_example_for_argo(cluster: DevCluster, objects: Objects) -> None:
-    """The API server takes all of it, strictly; the repository is in the first wave, and not Healthy at once."""
-    first, second = example("Argo CD")
-    assert [first["kind"], second["kind"]] == [KIND, "Job"]
-    assert wave(first) < wave(second)
-    for document in (first, second):
-        document["metadata"]["namespace"] = objects.namespace
-        cluster.kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps(document))
-    (health,) = judges.health([objects.get(first["metadata"]["name"])])
-    assert health["status"] == "Progressing"
-
-
-def wave(object_: Object) -> int:
-    """Return the sync wave of an object."""
-    return int(object_["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
 
 
 @pytest.mark.parametrize("server_side", [False, True], ids=["client-side", "server-side"])

@@ -146,8 +146,8 @@ def test_yaml(page: Path) -> None:
         if "registries" in document:
             parse_config(yaml.safe_dump(document))
             continue
-        if document.keys() <= {"apiVersion", "kind", "namespace", "resources", "transformers", "patches"}:
-            continue  # tests/charts/test_kustomize.py
+        if document.keys() <= {"apiVersion", "kind", "namespace", "resources", "transformers", "patches", "images"}:
+            continue  # tests/charts/test_kustomize.py and tests/cluster/test_gitops_page.py
         assert document["apiVersion"]
         assert document["kind"]
         assert document["metadata"]["name"]
@@ -222,7 +222,7 @@ def test_flags_in_text_are_known(page: Path) -> None:
         if isinstance(option, click.Option)
         for name in (*option.opts, *option.secondary_opts)
     }
-    others = {"--wait", "--for"}  # helm's and kubectl's
+    others = {"--wait", "--for", "--take-ownership"}  # helm's and kubectl's
     text = _CODE.sub("", page.read_text())
     assert {found.partition("=")[0] for found in re.findall(r"`(--[a-z-]+)", text)} - ours - others == set()
 
