@@ -11,6 +11,7 @@ from devcluster.cluster import DevCluster, Kubernetes
 from devcluster.manifests import PERMISSIONS
 from devcluster.tools import version
 from tests.cluster.harness import MANIFESTS, Objects, OperatorProcess
+from tests.cluster.test_apply import test_two_managers_give_up_all_their_fields
 from tests.cluster.test_kubectl import test_the_columns_answer_the_question
 from tests.cluster.test_lifecycle import (
     test_a_create_costs_one_patch_and_no_event,
@@ -46,6 +47,7 @@ __all__ = [
     "test_suspend",
     "test_the_api_server_agrees_on_the_known_cases",
     "test_the_columns_answer_the_question",
+    "test_two_managers_give_up_all_their_fields",
 ]
 
 
