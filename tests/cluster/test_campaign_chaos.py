@@ -432,12 +432,11 @@ def test_chaos(
 def is_at_rest(object_: Object) -> bool:
     """Tell whether an object says all that it has to say."""
     status, metadata = object_["status"], object_["metadata"]
-    if status.get("lastHandledReconcileAt") != metadata.get("annotations", {}).get(REQUESTED_AT):
-        return False
     if object_["spec"].get("suspend"):
         quiet = not condition(object_, "Reconciling") and not condition(object_, "Stalled")
         return quiet and status["observedGeneration"] == metadata["generation"]
-    return is_ready(object_)
+    asked = metadata.get("annotations", {}).get(REQUESTED_AT)
+    return is_ready(object_) and asked in (None, status.get("lastHandledReconcileAt"))
 
 
 def audit(living: object, people: People, registry_url: str) -> None:
