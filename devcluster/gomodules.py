@@ -100,7 +100,8 @@ class GoModules:
         except BuildFailed as error:
             if "checksum mismatch" in str(error):
                 raise
-            raise ToolUnavailable(f"{module} {pin.version} cannot be downloaded: {error}") from error
+            told = f"{module} {pin.version} cannot be downloaded: the Go module proxy is not reachable"
+            raise ToolUnavailable(f"{told}\n{error}") from error
         # Progress messages may come before the result.
         text = log.read_text()
         result, _ = json.JSONDecoder().raw_decode(text, text.index("\n{\n") + 1)
