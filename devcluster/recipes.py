@@ -1,12 +1,14 @@
 """How each tool is built, and what its build depends on."""
 
 import hashlib
+import platform
 import re
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from devcluster.debian import Packages, merge_usr, program
 from devcluster.errors import BuildFailed, ToolUnavailable
 from devcluster.gotoolchain import go_toolchain
 from devcluster.progress import Progress, run_visibly, tail
@@ -50,7 +52,8 @@ class GoRecipe:
         module: Folder of that go.mod below ``devcluster/go``. There is one per family of tools, because a common one
             makes Go agree on one version of everything, which once took Kubernetes years back.
         package: The program.
-        source: The Go module whose version, read from go.mod, is the tool's.
+        source: The Go module whose version, read from go.mod, is the tool's; empty for a program of our own that needs
+            no module, whose version is that of the Go language it is written in.
         expected_seconds: See `Recipe`.
         stamps: Linker variables that carry the version; ``{version}``, ``{major}`` and ``{minor}`` are filled in.
         tags: Build tags.
@@ -64,6 +67,8 @@ class GoRecipe:
     tags: tuple[str, ...] = ()
 
     def version(self) -> str:  # noqa: D102 - see Recipe
+        if not self.source:
+            return _find(r"^go (\S+)", self._go_mod())
         return _find(rf"^(?:require)?\s*{re.escape(self.source)} (v\S+)", self._go_mod())
 
     def fingerprint(self) -> str:  # noqa: D102
@@ -124,7 +129,7 @@ class CargoRecipe:
         return _hash(*((self._directory / file).read_text() for file in files))
 
     def build(self, scratch: Path, progress: Progress) -> Path:  # noqa: D102
-        cargo = _needed("cargo", f"install Rust to build the registry {self.crate}")
+        cargo = program("cargo", f"install Rust to build the registry {self.crate}")
         run_visibly(
             [cargo, "build", "--release", "--locked", "--target-dir", scratch / "target"],
             what=f"building {self.crate}",
@@ -161,51 +166,63 @@ class DebianRecipe:
         return _hash(self.package, self.expected_version)
 
     def build(self, scratch: Path, progress: Progress) -> Path:  # noqa: D102
-        why = f"{self.package} comes from a package of Debian and Ubuntu"
-        apt_get, dpkg_deb = _needed("apt-get", why), _needed("dpkg-deb", why)
-        log = scratch / "log"
-
-        def run(*command: str | Path) -> None:
-            run_visibly(
-                command,
-                what=f"unpacking {self.package}",
-                log=log,
-                progress=progress,
-                timeout=_TIMEOUT,
-                directory=scratch,
-            )
-
+        packages = Packages(f"{self.package} comes from a package of Debian and Ubuntu", scratch, progress)
+        binary = scratch / "root" / "usr" / "bin" / self.package
         try:
-            try:
-                run(apt_get, "download", self.package)
-            except BuildFailed:
-                # No package lists, or outdated ones. Lists of our own need no root and change nothing outside.
-                own = self._own_lists(scratch)
-                run(apt_get, *own, "update")
-                run(apt_get, *own, "download", self.package)
-            (archive,) = scratch.glob("*.deb")
-            run(dpkg_deb, "--extract", archive, scratch / "root")
-            binary = scratch / "root" / "usr" / "bin" / self.package
-            run(binary, "--version")
+            packages.unpack([self.package], scratch / "root")
+            packages.run(binary, "--version")
         except BuildFailed as error:
             # Not our build: this machine's packages or its network.
             raise ToolUnavailable(f"{self.package} could not be downloaded by apt-get: {error}") from error
-        if f" {self.expected_version}" not in (told := tail(log, 1)):
+        if f" {self.expected_version}" not in (told := tail(packages.log, 1)):
             raise ToolUnavailable(f"{self.package} {self.expected_version} is needed; this machine has: {told}")
         return binary
 
-    def _own_lists(self, scratch: Path) -> tuple[str, ...]:
-        state, cache = scratch / "state", scratch / "cache"
-        (state / "lists" / "partial").mkdir(parents=True)
-        (cache / "archives" / "partial").mkdir(parents=True)
-        return ("-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User=")
+
+@dataclass(frozen=True)
+class DebianTreeRecipe:
+    """Debian packages in one folder, with whatever they depend on that this machine lacks.
+
+    It is to be laid over this machine's own /usr, so it has the packages of this machine's release.
+
+    Args:
+        packages: Their names.
+        links: Symbolic links that a package would make only when it is installed: path below the folder, target.
+        expected_seconds: See `Recipe`.
+    """
+
+    packages: tuple[str, ...]
+    links: Mapping[str, str]
+    expected_seconds: int
+
+    def version(self) -> str:  # noqa: D102
+        return _release().get("VERSION_ID", "0")
+
+    def fingerprint(self) -> str:  # noqa: D102
+        links = (f"{path} {target}" for path, target in self.links.items())
+        return _hash(_release().get("ID", ""), self.version(), *self.packages, *links)
+
+    def build(self, scratch: Path, progress: Progress) -> Path:  # noqa: D102
+        packages = Packages(f"a node needs packages of Debian or Ubuntu: {', '.join(self.packages)}", scratch, progress)
+        root = scratch / "root"
+        try:
+            # Also those that are installed: the folder has to serve after they were removed.
+            packages.unpack(sorted({*self.packages, *packages.not_installed(self.packages)}), root)
+        except BuildFailed as error:
+            raise ToolUnavailable(f"the packages of a node could not be downloaded by apt-get: {error}") from error
+        merge_usr(root)
+        for path, target in self.links.items():
+            (root / path).unlink(missing_ok=True)
+            (root / path).symlink_to(target)
+        return root
 
 
-def _needed(program: str, why: str) -> Path:
-    found = shutil.which(program)
-    if found is None:
-        raise ToolUnavailable(f"{program} is not on the PATH; {why}")
-    return Path(found)
+def _release() -> Mapping[str, str]:
+    """Return what the distribution says of itself; nothing where there is no such file."""
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
 
 
 def _find(pattern: str, text: str) -> str:

@@ -13,7 +13,7 @@ from devcluster.cache import cache_root, make_once
 from devcluster.gomodules import GoModules
 from devcluster.gosource import GoSourceRecipe
 from devcluster.progress import Progress, duration, to_stderr
-from devcluster.recipes import CargoRecipe, DebianRecipe, GoRecipe, Recipe
+from devcluster.recipes import CargoRecipe, DebianRecipe, DebianTreeRecipe, GoRecipe, Recipe
 
 
 class Tool(StrEnum):
@@ -38,6 +38,34 @@ class Tool(StrEnum):
     """Ours: what kstatus and Argo CD make of an object, by the libraries that they use."""
     KUSTOMIZE_CONTROLLER = "kustomize-controller"
     """The part of Flux that applies, prunes and waits."""
+    KUBELET = "kubelet"
+    KUBE_SCHEDULER = "kube-scheduler"
+    KUBE_PROXY = "kube-proxy"
+    CONTAINERD = "containerd"
+    CONTAINERD_SHIM = "containerd-shim-runc-v2"
+    CTR = "ctr"
+    CRICTL = "crictl"
+    COREDNS = "coredns"
+    """CoreDNS with few plugins."""
+    PAUSE = "pause"
+    """Ours: PID 1 of a Pod's sandbox, and of a node."""
+    NODE_PACKAGES = "node-packages"
+    """Not a program but a folder, to be laid over /usr: runc, network plugins and what else a node runs."""
+
+
+NODE_ONLY = (
+    Tool.KUBELET,
+    Tool.KUBE_SCHEDULER,
+    Tool.KUBE_PROXY,
+    Tool.CONTAINERD,
+    Tool.CONTAINERD_SHIM,
+    Tool.CTR,
+    Tool.CRICTL,
+    Tool.COREDNS,
+    Tool.PAUSE,
+    Tool.NODE_PACKAGES,
+)
+"""What only a node needs, and few machines can run one (see `devcluster.node.support`)."""
 
 
 def version(tool: Tool) -> str:
@@ -154,8 +182,47 @@ def _recipe(tool: Tool) -> Recipe:
             nested={"api": "github.com/fluxcd/kustomize-controller/api"},
             expected_seconds=390,
         ),
+        **_node_recipes(),
     }
     return recipes[tool]
+
+
+def _node_recipes() -> dict[Tool, Recipe]:
+    def containerd(program: str, expected_seconds: int) -> GoRecipe:
+        source = "github.com/containerd/containerd/v2"
+        return GoRecipe(
+            module="containerd",
+            package=f"{source}/cmd/{program}",
+            source=source,
+            expected_seconds=expected_seconds,
+            stamps={f"{source}/version.Version": "{version}"},
+            # Snapshots are overlays; btrfs would need a C compiler.
+            tags=("no_btrfs", "no_devmapper", "no_zfs"),
+        )
+
+    return {
+        Tool.KUBELET: _kubernetes("kubelet", expected_seconds=150),
+        Tool.KUBE_SCHEDULER: _kubernetes("kube-scheduler", expected_seconds=20),
+        Tool.KUBE_PROXY: _kubernetes("kube-proxy", expected_seconds=20),
+        Tool.CONTAINERD: containerd("containerd", expected_seconds=110),
+        Tool.CONTAINERD_SHIM: containerd("containerd-shim-runc-v2", expected_seconds=15),
+        Tool.CTR: containerd("ctr", expected_seconds=15),
+        Tool.CRICTL: _go("crictl", "sigs.k8s.io/cri-tools", "/cmd/crictl", expected_seconds=25),
+        Tool.COREDNS: GoRecipe(
+            "coredns", "devcluster/coredns", source="github.com/coredns/coredns", expected_seconds=75
+        ),
+        Tool.PAUSE: GoRecipe("pause", "devcluster/pause", source="", expected_seconds=3),
+        Tool.NODE_PACKAGES: DebianTreeRecipe(
+            ("busybox-static", "conntrack", "containernetworking-plugins", "iproute2", "iptables", "procps", "runc"),
+            # Alternatives, which a package chooses when it is installed.
+            links={
+                f"usr/sbin/{program}{action}": "xtables-nft-multi"
+                for program in ("iptables", "ip6tables")
+                for action in ("", "-save", "-restore")
+            },
+            expected_seconds=10,
+        ),
+    }
 
 
 def _go(
