@@ -19,9 +19,11 @@ import pytest
 
 from controller import __version__
 from devcluster.cluster import DevCluster
+from devcluster.engine import Engine, NoEngine, find_engine
 from devcluster.manifests import CHART
 from devcluster.process import free_port
-from tests.charts.image import Engine, NoEngine, find_engine, must
+from devcluster.progress import to_stderr
+from tests.charts.command import must
 from tests.charts.rendering import FULL_NAME, NAMESPACE, RELEASE, helm, only, render
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import Api, Objects
@@ -41,10 +43,9 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="module")
-def image(engine: Engine) -> str:
+def image(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Build the image as a person does."""
-    arguments = [f"CONTAINER_ENGINE={engine.build}", f"IMAGE={IMAGE}", f"BASE_IMAGE={engine.base}"]
-    must("make", "image", *arguments, timeout=600, BUILDAH_ISOLATION="chroot", BUILDAH_FORMAT="docker")
+    engine.build_operator(IMAGE, to_stderr, tmp_path_factory.mktemp("image") / "log")
     return IMAGE
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.errors import ToolUnavailable
-from tests.charts.image import must
+from tests.charts.command import must
 from tests.cluster.harness import ROOT
 
 # They download some megabytes.
