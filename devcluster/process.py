@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 from devcluster.certificates import Certificate
@@ -86,6 +86,14 @@ class Probe:
             connection.close()
 
 
+class ReadinessCheck(Protocol):
+    """Tells whether a server is ready."""
+
+    def succeeds(self) -> bool:
+        """Look once, within about two seconds."""
+        ...
+
+
 class ServerProcess:
     """A server in a process group of its own, on a fixed port, with a log.
 
@@ -99,6 +107,7 @@ class ServerProcess:
         log: Where its output goes; added to by every start.
         directory: Its working directory, and its HOME.
         environment: All it gets to see besides PATH and HOME, so that nothing of the user's settings changes it.
+        pass_fds: File descriptors of ours that it inherits.
     """
 
     def __init__(
@@ -106,16 +115,18 @@ class ServerProcess:
         name: str,
         command: Sequence[str | Path],
         *,
-        probes: Sequence[Probe],
+        probes: Sequence[ReadinessCheck],
         log: Path,
         directory: Path,
         environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
         self._command = command
         self._probes = probes
         self._directory = directory
+        self._pass_fds = pass_fds
         self._environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(directory), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.exit_code: int | None = None
@@ -150,6 +161,7 @@ class ServerProcess:
                     stderr=subprocess.STDOUT,
                     cwd=self._directory,
                     env=self._environment,
+                    pass_fds=self._pass_fds,
                     start_new_session=True,  # Ctrl-C is for us; we stop it in order
                 )
         except OSError as error:
