@@ -17,7 +17,7 @@ help: ## Show this list
 
 install: $(BIN)/.project ## Make .venv with everything pinned, and the project in it
 
-demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --once ends it when all objects are Ready, --kubernetes=oldest)
+demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --once ends it when all objects are Ready, --kubernetes=oldest, --node: on a real node, root only)
 	@exec $(BIN)/python -m devcluster demo $(ARGS)
 
 test: lint tools ## Run lint and all tests, with coverage (ARGS: further arguments of pytest)

@@ -9,9 +9,11 @@ from devcluster import demo as stage
 from devcluster.cluster import Kubernetes
 from devcluster.errors import DevClusterError, ToolUnavailable
 from devcluster.manifests import MANIFESTS, render
+from devcluster.node import demo as node_stage
+from devcluster.node.support import unsupported
 from devcluster.progress import to_stderr
 from devcluster.signals import Interrupted, interruptible
-from devcluster.tools import Tool, announce, provide, version
+from devcluster.tools import NODE_ONLY, Tool, announce, provide, version
 
 _kubernetes = click.option(
     "--kubernetes",
@@ -36,10 +38,16 @@ def main() -> None:
     show_default=True,
     help="Seconds that the objects have to become Ready.",
 )
+@click.option("--node", is_flag=True, help="Run the operator as a Pod, on a real node with a kubelet; root only.")
 @_kubernetes
-def demo(kubernetes: Kubernetes, *, once: bool, limit: float) -> None:
+def demo(kubernetes: Kubernetes, *, once: bool, limit: float, node: bool) -> None:
     """Show the operator at work on manifests/samples."""
-    stage.demo(kubernetes, once=once, limit=limit)
+    if not node:
+        stage.demo(kubernetes, once=once, limit=limit)
+    elif kubernetes is Kubernetes.NEWEST:
+        node_stage.demo(once=once, limit=limit)
+    else:
+        raise click.UsageError("a node is of the newest Kubernetes only")
 
 
 @main.command()
@@ -50,7 +58,7 @@ def up(kubernetes: Kubernetes) -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("name", type=click.Choice([tool.value for tool in Tool]))
+@click.argument("name", type=click.Choice([tool.value for tool in Tool if tool is not Tool.NODE_PACKAGES]))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def tool(name: str, arguments: tuple[str, ...]) -> None:
     """Run one of the tools, such as helm or kubectl, with arguments of its own."""
@@ -70,16 +78,21 @@ def manifests() -> None:
 @main.command()
 def tools() -> None:
     """Build all servers and clients that are not in the cache yet."""
-    announce(list(Tool), to_stderr)
+    reason = unsupported()
+    wanted = [tool for tool in Tool if reason is None or tool not in NODE_ONLY]
+    announce(wanted, to_stderr)
     unavailable = 0
-    for tool in Tool:
+    for tool in wanted:
         try:
             click.echo(f"{tool.value}: {provide(tool)}")
         except ToolUnavailable as error:
             # A machine without cargo or apt runs everything but the tests of those registries, which say so too.
             unavailable += 1
             click.echo(f"{tool.value}: not available on this machine: {error}", err=True)
-    click.echo(f"{len(Tool) - unavailable} tools are there, {unavailable} are not available on this machine")
+    if reason is not None:
+        names = ", ".join(tool.value for tool in NODE_ONLY)
+        click.echo(f"{names}: not built, because no node can run on this machine: {reason}", err=True)
+    click.echo(f"{len(wanted) - unavailable} tools are there, {unavailable} are not available on this machine")
 
 
 def run() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -34,6 +34,36 @@ _LOG_LINES = 40
 
 class NotReadyInTime(DevClusterError):
     """Some objects were not Ready within the limit; the message has their status and the ends of the logs."""
+
+
+class Cluster(Protocol):
+    """What has the API that the demo looks at."""
+
+    def kubectl(self, *arguments: str | Path, check: bool = True) -> str:
+        """Run kubectl and return what it printed; also what it said of a failure that is allowed."""
+        ...
+
+    def log_tails(self, lines: int = 15) -> str:
+        """Return the ends of all servers' logs."""
+        ...
+
+
+class Operator(Protocol):
+    """An operator that runs somewhere."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether there is still hope."""
+        ...
+
+    def log_tail(self, lines: int = 30) -> str:
+        """Return the end of its log."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,8 +115,8 @@ def demo(kubernetes: Kubernetes, *, once: bool, limit: float) -> None:
             if once:
                 return
             click.echo("Try in another terminal:\n")
-            click.echo(_indented(environment(cluster)))
-            click.echo(_indented(next_steps()))
+            click.echo(indented(environment(cluster)))
+            click.echo(indented(next_steps()))
             click.echo(f"The operator's log: {process.log}")
             stay(*cluster.servers, process)
 
@@ -102,7 +132,7 @@ def up(kubernetes: Kubernetes) -> None:
     """
     with started_cluster(kubernetes) as cluster:
         click.echo(f"\nThe registry: {cluster.registry_url}\nThe API server:\n")
-        click.echo(_indented(environment(cluster)))
+        click.echo(indented(environment(cluster)))
         stay(*cluster.servers)
 
 
@@ -152,12 +182,12 @@ def operator(cluster: DevCluster) -> Iterator[ServerProcess]:
         process.stop(_OPERATOR_STOP_TIMEOUT)
 
 
-def wait_until_ready(cluster: DevCluster, process: ServerProcess, limit: float) -> None:
+def wait_until_ready(cluster: Cluster, process: Operator, limit: float) -> None:
     """Wait until all objects are Ready, with a line for each that gets there.
 
     Args:
         cluster: Where they are.
-        process: The operator, for its log.
+        process: The operator.
         limit: For how many seconds.
 
     Raises:
@@ -241,5 +271,6 @@ def stay(*servers: ServerProcess) -> None:
         click.echo("\nEnding everything")
 
 
-def _indented(text: str) -> str:
+def indented(text: str) -> str:
+    """Return lines of a shell as they are shown to a person."""
     return "".join(f"  {line}" if line.strip() else line for line in text.splitlines(keepends=True))

@@ -7,13 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from devcluster import gotoolchain, recipes, tools
+from devcluster.__main__ import main
 from devcluster.errors import ToolUnavailable
 from devcluster.gotoolchain import go_toolchain
 from devcluster.progress import Progress
-from devcluster.recipes import CargoRecipe, DebianRecipe, GoRecipe
-from devcluster.tools import Tool, provide, provide_all
+from devcluster.recipes import CargoRecipe, DebianRecipe, DebianTreeRecipe, GoRecipe
+from devcluster.tools import NODE_ONLY, Tool, provide, provide_all
 
 _GO_MODULES = Path(recipes.__file__).parent / "go"
 
@@ -186,6 +188,38 @@ class TestDebianPackage:
             ToolUnavailable, match=r"docker-registry 2\.8 is needed; this machine has: registry 3\.0\.0"
         ):
             DebianRecipe("docker-registry", "2.8", expected_seconds=1).build(fake_apt / "scratch", print)
+
+
+def test_folder_of_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Packages, and what this machine lacks of their dependencies, lie in one folder with a merged /usr."""
+    folder = tmp_path / "bin"
+    program(
+        folder / "apt-get",
+        'case "$1" in install) echo "Inst libone (1.0 Debian:12)"; echo "Conf libone";;'
+        ' download) shift; for name; do touch "$name.deb"; done;; esac',
+    )
+    program(
+        folder / "dpkg-deb",
+        'case "$2" in *lib*) mkdir -p "$3/lib" && echo x > "$3/lib/one.so";;'
+        ' *) mkdir -p "$3/usr/sbin" "$3/sbin" && echo x > "$3/usr/sbin/one" && echo x > "$3/sbin/two";; esac',
+    )
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    (tmp_path / "scratch").mkdir()
+    recipe = DebianTreeRecipe(("one",), links={"usr/sbin/alternative": "one"}, expected_seconds=1)
+    root = recipe.build(tmp_path / "scratch", print)
+    found = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+    assert found == {"usr/lib/one.so", "usr/sbin/one", "usr/sbin/two", "usr/sbin/alternative"}
+    assert (root / "usr" / "sbin" / "alternative").read_text() == "x\n"
+
+
+def test_tools_of_a_node_are_left_out(monkeypatch: pytest.MonkeyPatch, recipe: CountingRecipe) -> None:
+    """Where no node can run, `devcluster tools` builds nothing for one and says why, once."""
+    monkeypatch.setattr("devcluster.__main__.unsupported", lambda: "it takes root")
+    told = CliRunner().invoke(main, ["tools"])
+    assert told.exit_code == 0
+    assert recipe.builds == len(Tool) - len(NODE_ONLY)
+    (reason,) = (line for line in told.output.splitlines() if "it takes root" in line)
+    assert all(tool.value in reason for tool in NODE_ONLY)
 
 
 class TestGoToolchain:
