@@ -10,9 +10,11 @@ from hypothesis import settings
 
 from devcluster.cluster import DevCluster, Kubernetes, cluster_tools
 from devcluster.errors import ToolUnavailable
+from devcluster.node.node import Node
+from devcluster.node.support import unsupported
 from devcluster.tools import provide_all
 
-pytest_plugins = ("pytester", "tests.untested")
+pytest_plugins = ("pytester", "tests.distribution", "tests.untested")
 
 # How long an example takes says more about the machine than about the code. The only place that sets a deadline: a
 # test that sets one of its own is found by tests/unit/test_suite.py.
@@ -57,22 +59,28 @@ def cluster() -> Iterator[DevCluster]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the session's cluster, so that `-m "not cluster"` leaves it out."""
+    """Mark what uses the session's cluster, or a node, so that `-m "not cluster and not node"` leaves it out."""
     for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "cluster" in fixtures:
             item.add_marker(pytest.mark.cluster)
+        if "able" in fixtures:
+            item.add_marker(pytest.mark.node)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build what the cluster runs before the first test: in plain sight, and not within a test's time limit."""
+    """Build what clusters and the node run before the first test: visibly, and not within a test's time limit."""
     kubernetes = {_kubernetes(item) for item in session.items if item.get_closest_marker("cluster")}
-    if session.config.option.collectonly or not kubernetes:
+    node = any(item.get_closest_marker("node") for item in session.items) and unsupported() is None
+    if session.config.option.collectonly or not (kubernetes or node):
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     # What is not available skips the tests that need it (tests/untested.py).
     with capture.global_and_fixture_disabled(), suppress(ToolUnavailable):
         provide_all(list(dict.fromkeys(tool for one in sorted(kubernetes) for tool in cluster_tools(one))))
+        if node:
+            Node().prepare()
 
 
 def _kubernetes(item: pytest.Item) -> Kubernetes:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 import yaml
@@ -77,10 +77,29 @@ def operator_cluster(*flags: str, kubernetes: Kubernetes = Kubernetes.NEWEST) ->
         yield cluster
 
 
+class Reachable(Protocol):
+    """A cluster that a client on this machine reaches."""
+
+    @property
+    def url(self) -> str:
+        """Its API server."""
+        ...
+
+    @property
+    def ca_file(self) -> Path:
+        """The CA that it is verified by."""
+        ...
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's, with a client certificate in files."""
+        ...
+
+
 class Api:
     """The API server, as an administrator sees it."""
 
-    def __init__(self, cluster: DevCluster) -> None:
+    def __init__(self, cluster: Reachable) -> None:
         config = yaml.safe_load(cluster.kubeconfig.read_text())
         user = config["users"][0]["user"]
         context = ssl.create_default_context(cafile=str(cluster.ca_file))

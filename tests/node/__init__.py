@@ -1,0 +1,1 @@
+"""The operator on a real node: installed as people install it, run by a kubelet."""
