@@ -1,6 +1,6 @@
-# The operator's image: a base with Python, and one folder.
+# The operator's image: a base with Python, and one directory.
 #
-# Any base with python3 (3.11 or newer, with its venv module) serves: --build-arg BASE_IMAGE=NAME
+# Any base with python3 (3.11 or newer, with its venv module) works: --build-arg BASE_IMAGE=NAME
 ARG BASE_IMAGE=python:3.13-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -8,7 +8,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/operator
 
-# Wheels only, each checked against the lock: nothing is compiled, so no base needs a compiler.
+# Wheels only, verified by the hashes in the lock: no compiler is necessary.
 COPY requirements/build.txt requirements/runtime.txt requirements/
 RUN /build/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt \
     && /build/bin/pip --python /opt/operator/bin/python3 install --require-hashes --no-deps --only-binary :all: \
@@ -16,8 +16,8 @@ RUN /build/bin/pip install --require-hashes --no-deps --only-binary :all: -r req
 
 COPY pyproject.toml README.md LICENSE ./
 COPY controller controller
-# Bytecode is made here, since nothing can be written at run time; not of the thousands of generated models of the
-# Kubernetes API, which this operator does not import.
+# Bytecode is compiled here, because nothing can be written at run time. The thousands of generated models of the
+# Kubernetes API are left out, because the operator does not import them.
 RUN /build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
     && /build/bin/pip --python /opt/operator/bin/python3 install --no-deps --no-index --no-compile /wheels/*.whl \
     && /opt/operator/bin/python3 -m compileall -q --invalidation-mode unchecked-hash \
@@ -32,11 +32,11 @@ LABEL org.opencontainers.image.title="artifact-repository-controller" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/operator /opt/operator
-# The list of all that is in it, with hashes.
+# List of the dependencies, with hashes.
 COPY requirements/runtime.txt /opt/operator/requirements.txt
 ENV PATH=/opt/operator/bin:$PATH
-# By number, so that the kubelet can see that it is not root (runAsNonRoot); it needs no entry in /etc/passwd.
+# A number, so that the kubelet can verify runAsNonRoot; no entry in /etc/passwd is necessary.
 USER 65532:65532
-# No shell in between: signals reach the process.
+# Exec form: signals reach the process.
 ENTRYPOINT ["artifact-repository-controller"]
 CMD ["--help"]

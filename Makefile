@@ -1,4 +1,4 @@
-# Python >= 3.11 and make are all that a machine needs. Another Python: make demo PYTHON=python3.12
+# Requires Python >= 3.11 and make, nothing else. To use another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 ARGS ?=
 SEED ?=
@@ -10,50 +10,53 @@ LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-e
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench campaign lint tools lock clean clean-cache
+.PHONY: help install demo unit test bench campaign lint tools lock clean clean-cache
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(BIN)/.project ## Make .venv with everything pinned, and the project in it
+install: $(BIN)/.project ## Create .venv with pinned dependencies and this project
 
 demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --once ends it when all objects are Ready, --kubernetes=oldest, --node: on a real node, root only)
 	@exec $(BIN)/python -m devcluster demo $(ARGS)
 
-test: lint tools ## Run lint and all tests, with coverage (ARGS: further arguments of pytest)
+unit: install ## Run the unit tests: fast, without servers (ARGS: further arguments of pytest)
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test: lint tools ## Run lint and all tests, with coverage (ARGS: further arguments of pytest, --no-cov with a selection)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov --cov-report=term $(ARGS)
 
-bench: tools ## Measure speed, CPU and memory (ARGS=--short: in a minute; ARGS="--peer PROGRAM": beside another operator)
+bench: tools ## Measure speed, CPU and memory (ARGS=--short takes a minute; ARGS="--peer PROGRAM" compares with another operator)
 	@exec $(BIN)/python -m tests.benchmark $(ARGS)
 
-campaign: tools ## Attack it: hostile objects, registries and neighbours, faults at random (SEED=N, SPECS=N, MINUTES=N)
+campaign: tools ## Run random faults, and hostile objects, registries and neighbours (SEED=N, SPECS=N, MINUTES=N)
 	@mkdir -p build
 	FAULTS=full CAMPAIGN_SEED=$(SEED) CAMPAIGN_SPECS=$(SPECS) CAMPAIGN_MINUTES=$(MINUTES) \
 		$(BIN)/python -m pytest -m campaign --basetemp=build/campaign $(addprefix --hypothesis-seed=,$(SEED)) $(ARGS)
 
-lint: install ## Check style, types and who imports whom
+lint: install ## Check style, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-tools: install ## Build the servers and clients of tests and demo into the user's cache (once per version)
+tools: install ## Build the servers and clients for tests and demo into the user's cache (once per version)
 	@exec $(BIN)/python -m devcluster tools
 
-lock: install ## Write requirements/*.txt anew from pyproject.toml; versions stay unless ARGS=--upgrade
+lock: install ## Update requirements/*.txt from pyproject.toml; versions are kept unless ARGS=--upgrade
 	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) pyproject.toml --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(BIN)/uv pip compile $(LOCK_FLAGS) $(ARGS) requirements/go-toolchain.in -o requirements/go-toolchain.txt
 
-clean: ## Remove .venv and what tools left in the folder; what was built for all checkouts stays
+clean: ## Remove .venv, caches and build results of this checkout; the built tools are kept
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-cache: ## Remove the tools that were built for this user, and what they were built with
+clean-cache: ## Remove the built tools and their build caches from the user's cache
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/artifact-repository-controller"
 
-# Two stamps, so that an edit of pyproject.toml costs seconds and only a new lock installs everything again.
+# Two stamp files: an edit of pyproject.toml reinstalls only the project; a new lock reinstalls everything.
 $(BIN)/.packages: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
 		"Python 3.11 or newer is needed, and '$(PYTHON)' is $$(command -v $(PYTHON) >/dev/null && $(PYTHON) --version 2>&1 || echo not there):" \
@@ -69,7 +72,7 @@ $(BIN)/.project: $(BIN)/.packages pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-index --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The image, and what is made from the code.
+# The image and generated files.
 CONTAINER_ENGINE ?= docker
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' controller/__init__.py)
 IMAGE ?= artifact-repository-controller:$(VERSION)
@@ -78,13 +81,13 @@ KIND_CLUSTER ?= kind
 
 .PHONY: docs manifests image kind-load chart
 
-docs: install ## Write the generated parts of the documentation, and the chart's schema, anew
-	@$(BIN)/python -m docs.generate
+docs: install ## Regenerate parts of the documentation, the chart's schema and the Argo CD ConfigMap
+	@$(BIN)/python -m hack.generate
 
-manifests: install ## Write manifests/ anew from the chart
+manifests: install ## Regenerate manifests/ from the chart
 	@$(BIN)/python -m devcluster manifests
 
-chart: install ## Pack the chart into dist/
+chart: install ## Package the chart into dist/
 	@$(BIN)/python -m devcluster tool helm package charts/artifact-repository-controller --destination dist \
 		--version $(VERSION) --app-version $(VERSION)
 

@@ -1,4 +1,4 @@
-"""The command line."""
+"""Command line."""
 
 from __future__ import annotations
 
@@ -8,73 +8,71 @@ import click
 import uvloop
 
 from controller import __version__
-from controller.app import LEASE_NAME, Options, run_operator
 from controller.config import load_config
 from controller.errors import ConfigError, KubernetesError
-from controller.kube.access import is_in_cluster
+from controller.kube.credentials import is_in_cluster
 from controller.logs import LEVELS, LogFormat, configure_logging
-from controller.session import Scope
+from controller.manager import LEASE_NAME, Options, run_manager
+from controller.runner import Scope
 
 _CONFIG = click.option(
     "--config",
     "config",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="The operator's configuration file (see docs/configuration.md).",
+    help="Configuration file (see docs/configuration.md).",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
-    """Turn ArtifactRepository objects into repositories of a local OCI registry."""
+    """Create repositories in an OCI registry from ArtifactRepository objects."""
 
 
 @main.command()
 @_CONFIG
-@click.option(
-    "--namespace", "-n", "namespaces", multiple=True, help="Watch this namespace only; may be given several times."
-)
+@click.option("--namespace", "-n", "namespaces", multiple=True, help="Watch only this namespace; can be repeated.")
 @click.option("--watch-label-selector", default="", help="Watch only objects with these labels, e.g. shard=a.")
 @click.option(
     "--concurrent",
     type=click.IntRange(1, 256),
     default=Scope().concurrent,
     show_default=True,
-    help="How many objects of one registry are worked on at the same time; of those to be verified, a quarter.",
+    help="Maximum concurrent reconciles per registry; re-verification may use a quarter of them.",
 )
 @click.option(
     "--leader-elect/--no-leader-elect",
     default=None,
-    help="Work only while holding a Lease, so that of several replicas one works. Default: in a Pod.",
+    help="Reconcile only while holding a Lease, so that one of several replicas is active. Default: enabled in a Pod.",
 )
 @click.option("--lease-namespace", help="Namespace of the Lease. Default: the Pod's own.")
 @click.option(
     "--lease-name",
     default=LEASE_NAME,
     show_default=True,
-    help="Name of the Lease. Operators that share the objects between them need one each.",
+    help="Name of the Lease. Operators that share the objects of a cluster need different ones.",
 )
 @click.option(
     "--health-address",
     metavar="HOST:PORT",
-    help="Serve /healthz, /readyz and /metrics there, e.g. 127.0.0.1:8080, or :8080 for all addresses. Default: not.",
+    help="Serve /healthz, /readyz and /metrics here, e.g. 127.0.0.1:8080, or :8080 for all. Disabled by default.",
 )
 @click.option(
     "--grace-period",
     type=click.FloatRange(min=0),
     default=20.0,
     show_default=True,
-    help="Seconds that work under way may take after SIGTERM.",
+    help="Seconds to wait for reconciles in progress after SIGTERM.",
 )
 @click.option("--events/--no-events", default=True, show_default=True, help="Record Kubernetes events.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Least level logged.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Minimum log level.")
 @click.option(
     "--log-format",
     type=click.Choice([format_.value for format_ in LogFormat]),
     default=LogFormat.TEXT.value,
     show_default=True,
-    help="Lines for people or JSON for machines.",
+    help="Plain text, or one JSON object per line.",
 )
 def run(
     config: Path,
@@ -92,7 +90,7 @@ def run(
 ) -> None:
     """Run the operator until SIGTERM or Ctrl-C.
 
-    The API server is found by KUBECONFIG, else by the Pod's ServiceAccount, else in ~/.kube/config.
+    The API server and credentials come from KUBECONFIG, the Pod's ServiceAccount or ~/.kube/config, in this order.
     """
     configure_logging(log_level, LogFormat(log_format))
     options = Options(
@@ -106,7 +104,7 @@ def run(
         events=events,
     )
     try:
-        uvloop.run(run_operator(options))
+        uvloop.run(run_manager(options))
     except (ConfigError, KubernetesError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -114,9 +112,9 @@ def run(
 @main.command()
 @_CONFIG
 def check(config: Path) -> None:
-    """Check a configuration file and say what is wrong with it."""
+    """Validate a configuration file."""
     try:
         loaded = load_config(config)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{config}: good; registries: {', '.join(sorted(loaded.registries))}")
+    click.echo(f"{config}: valid; registries: {', '.join(sorted(loaded.registries))}")

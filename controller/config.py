@@ -1,6 +1,6 @@
 """The operator's configuration: one YAML file, usually mounted from a ConfigMap.
 
-The models are the reference: docs/configuration.md and the chart's schema are checked against them.
+docs/configuration.md and the schema of the chart are generated from the models.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from controller.names import (
 )
 
 MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
-"""Longest ``pathPrefix`` in characters: with it every legal ``repositoryName`` fits the strictest registry."""
+"""Longest ``pathPrefix`` in characters: every valid ``repositoryName`` then fits the strictest registry."""
 
 _MAX_SENTENCE: Final = 400
 _MAX_MESSAGE: Final = 1200
@@ -50,7 +50,7 @@ _DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.
 
 
 def _parse_duration(value: object) -> object:
-    """Read a duration as Kubernetes writes them (``10m``, ``1h30m``, ``500ms``)."""
+    """Parse a duration as Kubernetes writes it (``10m``, ``1h30m``, ``500ms``)."""
     if isinstance(value, timedelta):
         return value
     match = _DURATION.match(value) if isinstance(value, str) and value else None
@@ -61,7 +61,7 @@ def _parse_duration(value: object) -> object:
 
 
 def format_duration(value: timedelta) -> str:
-    """Return a duration as it would be written in the configuration, in one unit: ``500ms``, ``60s``, ``10m``, ``2h``.
+    """Return a duration as written in the configuration, in one unit: ``500ms``, ``60s``, ``10m``, ``2h``.
 
     Args:
         value: The duration.
@@ -89,19 +89,19 @@ def _check_host(value: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_check_host)]
-"""``host`` or ``host:port``, as it stands in front of an image reference."""
+"""``host`` or ``host:port``, the first part of an image reference."""
 
 
 def normalise_registry_url(value: str) -> str:
     """Return a registry's base URL as ``scheme://host[:port]``.
 
-    A bare ``host:port`` gets ``http://``, as in the seed; a trailing slash is dropped.
+    A bare ``host:port`` gets ``http://``; a trailing slash is removed.
 
     Args:
-        value: What stands in the configuration.
+        value: The value in the configuration.
 
     Raises:
-        ValueError: It is empty or not a URL that this operator can use; the message says what to write.
+        ValueError: The value is empty or not a usable URL; the message says what to write.
     """
     text = value.strip()
     if not text:
@@ -116,7 +116,7 @@ def normalise_registry_url(value: str) -> str:
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"scheme '{parts.scheme}' is not supported: use http:// or https://")
     if "@" in parts.netloc:
-        raise ValueError("must not carry a user or password: put them into a Secret and name its files in credentials")
+        raise ValueError("must not carry a user or password: name the files of a Secret in credentials")
     if parts.query or parts.fragment or parts.path not in ("", "/"):
         raise ValueError("must end after host and port: use pathPrefix for a path")
     if not parts.hostname or not is_host(parts.netloc) or port == 0:
@@ -125,7 +125,7 @@ def normalise_registry_url(value: str) -> str:
 
 
 class _Model(BaseModel):
-    """Frozen, camelCase in YAML, and strict about unknown fields: a misspelt one is an error, not a default."""
+    """Base of all models: frozen, camelCase in YAML, and unknown fields are errors."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, hide_input_in_errors=True
@@ -133,41 +133,41 @@ class _Model(BaseModel):
 
 
 class RepositoryPolicy(StrEnum):
-    """Which repository names an object may give itself."""
+    """Which repository names objects may choose."""
 
     ANY = "Any"
-    """Every name: for clusters whose namespaces trust each other."""
+    """Any name, for clusters whose namespaces trust each other."""
 
     NAMESPACED = "Namespaced"
     """Only names that start with ``<namespace>/`` or ``<namespace>.``."""
 
 
 class ReferenceHosts(_Model):
-    """The registry's address as seen from each place; what is left out is told by KEP-1755 or by ``registryUrl``."""
+    """The registry's address as seen from each place; defaults come from KEP-1755 or ``registryUrl``."""
 
-    host: Host | None = Field(None, description="Address to push to from a laptop.")
+    host: Host | None = Field(None, description="Address for pushing from a laptop.")
     container_runtime: Host | None = Field(
-        None, description="Address that goes into a Pod's `image:`; default: `host`, as in KEP-1755."
+        None, description="Address for a Pod's `image:` field. Default: `host`, as in KEP-1755."
     )
-    cluster_network: Host | None = Field(None, description="Address from inside a Pod.")
+    cluster_network: Host | None = Field(None, description="Address for use inside a Pod.")
 
 
 class BasicAuth(_Model):
-    """User and password, each in a file of its own (the layout of a `kubernetes.io/basic-auth` Secret)."""
+    """User name and password, each in its own file (the layout of a `kubernetes.io/basic-auth` Secret)."""
 
-    username_file: Path = Field(description="File with the user's name.")
+    username_file: Path = Field(description="File with the user name.")
     password_file: Path = Field(description="File with the password.")
 
 
 class Credentials(_Model):
-    """How the operator proves itself to a registry. Files are read again when they change."""
+    """The operator's credentials for a registry. Changed files are read again without a restart."""
 
-    basic: BasicAuth | None = Field(None, description="User and password from files.")
+    basic: BasicAuth | None = Field(None, description="User name and password from files.")
     docker_config_file: Path | None = Field(
         None, description="A `.dockerconfigjson`, as in a `kubernetes.io/dockerconfigjson` Secret."
     )
     token_realms: tuple[str, ...] = Field(
-        (), description="URLs of token services on other hosts that may be sent the credentials."
+        (), description="URLs of token services on other hosts to which the credentials may be sent."
     )
 
     @field_validator("token_realms")
@@ -175,7 +175,7 @@ class Credentials(_Model):
     def _check_realms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for realm in value:
             parts = urlsplit(realm)
-            # As strict as the client, which compares a registry's realm with these: see answers.Endpoint.
+            # As strict as the client, which compares the realm that a registry names with these.
             unusable = "@" in parts.netloc or parts.port == 0 or not re.fullmatch(r"[!-\[\]-~]+", realm)
             if parts.scheme not in ("http", "https") or not parts.hostname or unusable:
                 raise ValueError(f"{realm!r} is not a URL: write for example https://auth.example.com/token")
@@ -184,43 +184,43 @@ class Credentials(_Model):
     @model_validator(mode="after")
     def _check_one_kind(self) -> Self:
         if self.basic is not None and self.docker_config_file is not None:
-            raise ValueError("give either basic or dockerConfigFile, not both")
+            raise ValueError("set either basic or dockerConfigFile, not both")
         return self
 
 
 class TLS(_Model):
-    """How a registry's certificate is checked; only for https:// URLs."""
+    """How the registry's certificate is verified; only for https:// URLs."""
 
-    ca_file: Path | None = Field(None, description="Bundle of certificate authorities to trust, in PEM.")
+    ca_file: Path | None = Field(None, description="CA bundle to trust instead of the system's, in PEM format.")
     insecure_skip_verify: bool = Field(
-        False, description="Accept any certificate. For experiments: whoever can answer for the registry is believed."
+        False, description="Accept any certificate. For experiments only: anyone can impersonate the registry."
     )
 
     @model_validator(mode="after")
     def _check_one_way(self) -> Self:
         if self.ca_file is not None and self.insecure_skip_verify:
-            raise ValueError("caFile has no effect with insecureSkipVerify: drop one of them")
+            raise ValueError("caFile has no effect with insecureSkipVerify: remove one of them")
         return self
 
 
 class RegistryBinding(_Model):
-    """One registry, known to objects by its binding name."""
+    """A registry. Objects refer to it by its binding name."""
 
-    service: Literal["local"] = Field("local", description="Kind of registry; `local` is the only one.")
-    registry_url: str = Field(description="Base URL that the operator itself calls.")
+    service: Literal["local"] = Field("local", description="Kind of registry; only `local` is supported.")
+    registry_url: str = Field(description="Base URL that the operator connects to.")
     path_prefix: str | None = Field(
-        None, description="First part of every repository's path; default: the binding's name; `''`: the root."
+        None, description="First part of the path of every repository. Default: the binding's name; `''`: no prefix."
     )
-    data_dir: str | None = Field(None, description="Where the registry keeps its data; carried, not used.")
+    data_dir: str | None = Field(None, description="The registry's data directory. Accepted but not used.")
     references: ReferenceHosts | None = Field(None, description="The registry's address as seen from each place.")
     repository_template: str = Field(
-        "{namespace}/{name}", description="Name of the repository of an object that gives none."
+        "{namespace}/{name}", description="Name of the repository of an object without `repositoryName`."
     )
     repository_policy: RepositoryPolicy = Field(
-        RepositoryPolicy.ANY, description="Which names objects may give themselves."
+        RepositoryPolicy.ANY, description="Which repository names objects may choose."
     )
-    credentials: Credentials | None = Field(None, description="How the operator proves itself; default: anonymous.")
-    tls: TLS | None = Field(None, description="How the registry's certificate is checked; default: the system's CAs.")
+    credentials: Credentials | None = Field(None, description="The operator's credentials. Default: anonymous.")
+    tls: TLS | None = Field(None, description="How the registry's certificate is verified. Default: the system's CAs.")
 
     @field_validator("registry_url")
     @classmethod
@@ -248,14 +248,14 @@ class RegistryBinding(_Model):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.repository_policy is RepositoryPolicy.NAMESPACED and "{namespace}" not in self.repository_template:
-            raise ValueError("repositoryTemplate must contain {namespace} where repositoryPolicy is Namespaced")
+            raise ValueError("repositoryTemplate must contain {namespace} if repositoryPolicy is Namespaced")
         if self.tls is not None and not self.registry_url.startswith("https://"):
-            raise ValueError("tls needs a registryUrl that starts with https://")
+            raise ValueError("tls requires a registryUrl that starts with https://")
         return self
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The credential and CA files of this binding; each may change while the operator runs."""
+        """The credential and CA files of this binding, which may change while the operator runs."""
         basic = self.credentials.basic if self.credentials else None
         candidates = (
             basic.username_file if basic else None,
@@ -266,35 +266,35 @@ class RegistryBinding(_Model):
         return tuple(path for path in candidates if path is not None)
 
     def prefix(self, binding_name: str) -> str:
-        """Return the path prefix that repositories of this binding get (empty: none)."""
+        """Return the path prefix of repositories of this binding; empty for none."""
         return binding_name if self.path_prefix is None else self.path_prefix
 
 
 class Timings(_Model):
-    """How patient the operator is. The defaults suit clusters; tests shorten them."""
+    """Intervals and deadlines. The defaults suit most clusters."""
 
     resync_interval: Duration = Field(
-        timedelta(minutes=10), description="How often every object is verified again, on average."
+        timedelta(minutes=10), description="Mean interval between two verifications of an object."
     )
     unavailable_after: Duration = Field(
-        timedelta(seconds=60), description="How long a registry may fail before Ready objects become Unknown."
+        timedelta(seconds=60), description="Duration of an outage after which Ready objects become Unknown."
     )
     progress_deadline: Duration = Field(
-        timedelta(minutes=10), description="How long an object may be Reconciling before it is Stalled."
+        timedelta(minutes=10), description="Time after which an object that is Reconciling becomes Stalled."
     )
     probe_interval: Duration = Field(
-        timedelta(seconds=5), description="How often a registry that does not answer is asked again, on average."
+        timedelta(seconds=5), description="Mean interval between two probes of an unavailable registry."
     )
 
 
 class OperatorConfig(_Model):
-    """The whole file."""
+    """The configuration file."""
 
-    default_registry: str = Field(description="Binding name of the registry of objects that name none.")
+    default_registry: str = Field(description="Binding name of the registry for objects without `registry`.")
     registries: dict[
         Annotated[str, Field(pattern=BINDING_NAME_PATTERN, max_length=MAX_PATH_PREFIX)], RegistryBinding
-    ] = Field(min_length=1, description="The registries by their binding names.")
-    timings: Timings = Field(default_factory=Timings, description="How patient the operator is.")
+    ] = Field(min_length=1, description="The registries, by binding name.")
+    timings: Timings = Field(default_factory=Timings, description="Intervals and deadlines.")
 
     @model_validator(mode="after")
     def _check_default(self) -> Self:
@@ -305,14 +305,14 @@ class OperatorConfig(_Model):
 
 
 def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBinding) -> RegistryBinding:
-    """Return one registry binding, checked.
+    """Return a validated registry binding.
 
     Args:
         binding_name: The binding's name, for the error.
-        binding: The fields as in YAML, or what is checked already.
+        binding: The fields as in YAML, or a binding that is validated already.
 
     Raises:
-        BindingConfigInvalid: It is not the local variant, or a field cannot be used; the message names it.
+        BindingConfigInvalid: It is not the local variant, or a field is invalid; the message names the field.
     """
     if isinstance(binding, RegistryBinding):
         return binding
@@ -323,29 +323,29 @@ def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBindin
 
 
 def read_yaml(text: str) -> Any:
-    """Return what a YAML document says.
+    """Parse a YAML document.
 
     Args:
         text: The document.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The text is not valid YAML.
     """
     try:
         return yaml.safe_load(text)
     except Exception as error:
-        # Beside YAMLError there come errors of Python's own: for a date that is none, a wrong tag, endless brackets.
+        # PyYAML also raises built-in errors: for an invalid date, a wrong tag, deeply nested brackets.
         raise ConfigError(f"not valid YAML: {error}") from error
 
 
 def parse_config(text: str) -> OperatorConfig:
-    """Return the configuration that a file's text holds.
+    """Parse the configuration.
 
     Args:
         text: YAML.
 
     Raises:
-        ConfigError: It is not YAML, or a field is wrong; the message names each by its path, and what is allowed.
+        ConfigError: It is not YAML, or fields are invalid; the message names each by its path, and what is allowed.
     """
     data = read_yaml(text)
     if not isinstance(data, dict):
@@ -357,13 +357,13 @@ def parse_config(text: str) -> OperatorConfig:
 
 
 def load_config(path: Path) -> OperatorConfig:
-    """Return the configuration in a file.
+    """Read the configuration from a file.
 
     Args:
         path: The file.
 
     Raises:
-        ConfigError: It cannot be read or used; the message starts with its path.
+        ConfigError: The file cannot be read or is invalid; the message starts with its path.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -389,7 +389,7 @@ def _shortened(sentence: str) -> str:
 
 
 def _sentence(detail: ErrorDetails) -> str:
-    """Say what is wrong with one field, starting with its path; the value itself may be a secret and is left out."""
+    """Describe the error of one field, starting with its path; the value may be a secret and is left out."""
     path = ".".join(str(part) for part in detail["loc"] if part != "[key]")
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":

@@ -1,26 +1,28 @@
-"""The one error tree of the project.
+"""Errors of the project, in one tree.
 
-Library errors are wrapped once, where the library is called, and chained with ``from``, so that callers decide on
-types of ours and a person still finds the cause in the log::
+An error of a library is wrapped once, where the library is called, and chained with ``from``: callers handle only the
+types below, and the log keeps the cause::
 
-    OperatorError                       everything below; str() is a sentence a person can act on
-    ├── ConfigError                     the operator's configuration file
-    │   └── BindingConfigInvalid        one registry of it (the seed's error of the same name)
-    ├── InvalidNameError                a repository name that the grammar or a length refuses
-    ├── OperationNotSupported           an operation that a local registry does not have
-    ├── RegistryError                   a registry was asked and did not do it; carries the HTTP status, if any
-    │   ├── ResourceNotFound            a clear not-found
-    │   ├── RegistryUnavailable         refused, timed out, reset, 408, 429, 5xx: may be well again in a moment
-    │   │   └── TLSVerificationFailed   the certificate was refused: expired, unknown CA, another host's
-    │   ├── AuthenticationFailed        401, or the token service refused the credentials
-    │   ├── AccessDenied                403, or a token without the scope that was asked for
+    OperatorError                       base; str() is a sentence that a person can act on
+    ├── ConfigError                     invalid configuration
+    │   └── BindingConfigInvalid        invalid configuration of one registry
+    ├── InvalidNameError                invalid name of a repository, tag or digest
+    ├── OperationNotSupported           operation that a local registry does not have
+    ├── RegistryError                   failed request to a registry
+    │   ├── ResourceNotFound            unambiguous not-found
+    │   ├── RegistryUnavailable         refused, timed out, reset, 408, 429, 5xx: may be temporary
+    │   │   ├── PushFailed              the same for a push, while reads succeed (full disk)
+    │   │   └── TLSVerificationFailed   certificate rejected: expired, unknown CA, wrong host
+    │   ├── AuthenticationFailed        401, or credentials rejected by the token service
+    │   ├── AccessDenied                403, or a token without the requested scope
     │   ├── RegistryReadOnly            405 on a write
-    │   ├── NameRefused                 the registry does not take names of this shape
-    │   └── ProtocolViolation           an answer outside the specification: HTML, a foreign Location, a wrong digest
-    └── KubernetesError                 the API server was asked and did not do it; carries the HTTP status, if any
-        ├── ObjectGone                  404: the object is not there (any more)
-        ├── Conflict                    409: it changed since it was read
-        └── KubernetesUnavailable       unreachable, timed out, 429, 5xx: may be well again in a moment
+    │   ├── NameRefused                 the registry does not accept repository names of this form
+    │   └── ProtocolViolation           response outside the specification: HTML, foreign Location, wrong digest
+    ├── LeadershipLost                  another replica may be leading: nothing may be written or pushed
+    └── KubernetesError                 failed request to the API server
+        ├── ObjectGone                  404: the object does not exist
+        ├── Conflict                    409: the object changed since it was read
+        └── KubernetesUnavailable       unreachable, timed out, 429, 5xx: may be temporary
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ class OperatorError(Exception):
 
 
 class ConfigError(OperatorError):
-    """The operator's configuration cannot be used; the message names each wrong field by its path."""
+    """Invalid configuration; the message names each invalid field by its path."""
 
 
 class BindingConfigInvalid(ConfigError):
-    """One registry binding cannot be used.
+    """Invalid registry binding.
 
     Args:
         binding_name: The binding's name in the configuration.
-        reason: What is wrong, naming the field.
+        reason: What is wrong, with the name of the field.
     """
 
     def __init__(self, binding_name: str, reason: str) -> None:
@@ -49,18 +51,18 @@ class BindingConfigInvalid(ConfigError):
 
 
 class InvalidNameError(OperatorError):
-    """A repository name, tag or digest that must not go into a URL.
+    """Invalid name of a repository, a tag or a digest, which must not be used in a URL.
 
     Args:
-        message: A sentence that says what is wrong and what to write instead.
+        message: What is wrong, and what to write instead.
     """
 
 
 class OperationNotSupported(OperatorError):
-    """An operation that a local registry does not have.
+    """Operation that a local registry does not have.
 
     Args:
-        operation: The operation's name.
+        operation: Name of the operation.
         reason: Why it is not supported.
     """
 
@@ -71,90 +73,128 @@ class OperationNotSupported(OperatorError):
 
 
 class RegistryError(OperatorError):
-    """A registry did not do what it was asked.
+    """A registry did not do what was requested.
+
+    ``str(error)`` is a sentence for logs. What a person should do about it is not part of it: see
+    :mod:`controller.reconcile.explanations`.
 
     Args:
-        message: What was asked, of whom, and what came back.
-        status: The HTTP status of the answer; None where there was none.
-        codes: The specification's error codes in the answer's body (``NAME_UNKNOWN``).
-    """
-
-    def __init__(self, message: str, *, status: int | None = None, codes: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.codes = codes
-
-
-class ResourceNotFound(RegistryError):
-    """The registry said clearly that it does not have the thing.
-
-    Args:
-        resource_id: The id that the caller asked for.
-        status: The HTTP status of the answer.
-        codes: The specification's error codes in the answer's body.
-    """
-
-    def __init__(self, resource_id: str, *, status: int | None = 404, codes: tuple[str, ...] = ()) -> None:
-        super().__init__(f"resource '{resource_id}' was not found", status=status, codes=codes)
-        self.resource_id = resource_id
-
-
-class RegistryUnavailable(RegistryError):
-    """The registry did not answer, or said that it cannot now.
-
-    Args:
-        message: What was asked, of whom, and what came back.
-        status: The HTTP status of the answer; None where there was none.
-        retry_after: Seconds that the registry asked to wait (``Retry-After``), where it did.
-        codes: The specification's error codes in the answer's body.
-
-    Attributes:
-        pushing: Whether it is only a push that was answered so, by a registry that answers questions (full disk).
+        operation: What was attempted, to follow "cannot" (``look up latest of a/b``).
+        endpoint: The server's URL: the registry's, or its token service's.
+        cause: What went wrong, in a few words (``connection refused``, ``403 (DENIED)``).
+        advice: What to do, where more is known than the error's class says.
+        status: HTTP status of the response; None where there was none.
+        codes: The specification's error codes in the response's body (``NAME_UNKNOWN``).
     """
 
     def __init__(
         self,
-        message: str,
+        operation: str,
+        endpoint: str,
+        cause: str,
         *,
+        advice: str | None = None,
+        status: int | None = None,
+        codes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(operation, endpoint, cause)
+        self.operation = operation
+        self.endpoint = endpoint
+        self.cause = cause
+        self.advice = advice
+        self.status = status
+        self.codes = codes
+
+    def __str__(self) -> str:
+        return f"cannot {self.operation}: {self.endpoint}: {self.cause}"
+
+
+class ResourceNotFound(RegistryError):
+    """The registry stated clearly that the resource does not exist.
+
+    Args:
+        resource_id: The id that was requested.
+        endpoint: The registry's URL.
+        status: HTTP status of the response.
+        codes: The specification's error codes in the response's body.
+    """
+
+    def __init__(
+        self, resource_id: str, *, endpoint: str, status: int | None = 404, codes: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(f"look up {resource_id}", endpoint, "not found", status=status, codes=codes)
+        self.resource_id = resource_id
+
+    def __str__(self) -> str:
+        return f"resource '{self.resource_id}' was not found"
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry did not respond, or responded that it cannot serve the request now.
+
+    Args:
+        operation: What was attempted.
+        endpoint: The server's URL.
+        cause: What went wrong.
+        advice: What to do, where more is known than the error's class says.
+        status: HTTP status of the response; None where there was none.
+        retry_after: Seconds that the registry asked to wait (``Retry-After``); None where it did not.
+        codes: The specification's error codes in the response's body.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        endpoint: str,
+        cause: str,
+        *,
+        advice: str | None = None,
         status: int | None = None,
         retry_after: float | None = None,
         codes: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(message, status=status, codes=codes)
+        super().__init__(operation, endpoint, cause, advice=advice, status=status, codes=codes)
         self.retry_after = retry_after
-        self.pushing = False
+
+
+class PushFailed(RegistryUnavailable):
+    """A push failed although reads succeed, for example because the registry's disk is full."""
 
 
 class TLSVerificationFailed(RegistryUnavailable):
-    """The registry's certificate was refused; the message says why."""
+    """The registry's certificate was rejected; ``cause`` says why."""
 
 
 class AuthenticationFailed(RegistryError):
-    """The registry or its token service does not accept the credentials, or wants some (401)."""
+    """The registry or its token service requires credentials or rejects them (401)."""
 
 
 class AccessDenied(RegistryError):
-    """The credentials are accepted but do not allow the operation (403)."""
+    """The credentials are valid but do not allow the operation (403)."""
 
 
 class RegistryReadOnly(RegistryError):
-    """The registry takes no writes (405)."""
+    """The registry is read-only (405)."""
 
 
 class NameRefused(RegistryError):
-    """The registry does not take repository names of this shape (for example: not more than two path levels)."""
+    """The registry does not accept repository names of this form (for example, more than two path levels)."""
 
 
 class ProtocolViolation(RegistryError):
-    """An answer that the OCI distribution specification does not allow, or that must not be followed."""
+    """Response that the OCI distribution specification does not allow, or that must not be followed."""
+
+
+class LeadershipLost(OperatorError):
+    """It is not certain that this process still holds the Lease, so it must not write status or contact a registry."""
 
 
 class KubernetesError(OperatorError):
-    """The API server did not do what it was asked.
+    """Failed request to the API server.
 
     Args:
-        message: What was asked and what came back.
-        status: The HTTP status of the answer; None where there was none.
+        message: The request and the response.
+        status: HTTP status of the response; None without a response.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -163,12 +203,12 @@ class KubernetesError(OperatorError):
 
 
 class ObjectGone(KubernetesError):
-    """The object is not there (404)."""
+    """The object does not exist (404)."""
 
 
 class Conflict(KubernetesError):
-    """The object is not the one that was read: changed, or deleted and created again (409)."""
+    """The object has changed, or was deleted and created again, since it was read (409)."""
 
 
 class KubernetesUnavailable(KubernetesError):
-    """The API server cannot be reached or cannot answer now (timeout, 429, 5xx)."""
+    """The API server cannot be reached or cannot serve the request now (timeout, 429, 5xx)."""

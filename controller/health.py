@@ -1,7 +1,7 @@
-"""Health and metrics over HTTP, all on one port.
+"""HTTP server for health and metrics, on one port.
 
-``/healthz`` is answered by the event loop that does the work: that it answers is the proof. ``/readyz`` tells whether
-the operator does what it is there for, or stands by to do it.
+``/healthz`` is served by the event loop that reconciles, so a response proves that the loop runs. ``/readyz`` returns
+200 if the operator reconciles, or stands by for a live leader.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ async def serve_health(
 
     Args:
         address: ``host:port`` or ``:port`` (all addresses).
-        why_not_ready: Returns what is missing; None when ready.
-        metrics: What ``/metrics`` shows.
+        why_not_ready: Returns why the operator is not ready; None if it is ready.
+        metrics: Served by ``/metrics``.
 
     Raises:
-        ConfigError: The address cannot be listened on.
+        ConfigError: The server cannot listen on the address.
     """
     host, _, port = address.rpartition(":")
 
@@ -39,8 +39,8 @@ async def serve_health(
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        missing = why_not_ready()
-        return web.Response(text="ok\n") if missing is None else web.Response(text=f"{missing}\n", status=503)
+        reason = why_not_ready()
+        return web.Response(text="ok\n") if reason is None else web.Response(text=f"{reason}\n", status=503)
 
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
@@ -55,7 +55,7 @@ async def serve_health(
         try:
             await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
         except (OSError, OverflowError, ValueError) as error:
-            raise ConfigError(f"health and metrics cannot be served on '{address}': {error}") from error
+            raise ConfigError(f"cannot serve health and metrics on '{address}': {error}") from error
         yield
     finally:
         await runner.cleanup()

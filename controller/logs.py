@@ -1,4 +1,4 @@
-"""Logging: text for people, JSON for machines; one line an entry in both, whatever a registry answered."""
+"""Logging setup: plain text or JSON, one line per entry whatever a message contains."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class LogFormat(StrEnum):
-    """How log entries are written."""
+    """Format of log entries."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class _TextFormatter(logging.Formatter):
-    """Escapes what does not print in messages, and indents traces, so that nobody can forge or turn around an entry."""
+    """Escapes non-printable characters and indents traces, so that text from outside cannot forge an entry."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
         record.message = _escaped(record.message)
@@ -32,7 +32,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def _escaped(text: str) -> str:
-    """Return a text with control characters, and those that change a line's direction, as their numbers."""
+    """Return a text with escapes for control characters and characters that change the text direction."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
@@ -42,8 +42,8 @@ def configure_logging(level: str, format_: LogFormat) -> None:
     """Send the log to standard error.
 
     Args:
-        level: The least level that is written, one of :data:`LEVELS`.
-        format_: How entries are written.
+        level: Minimum level, one of :data:`LEVELS`.
+        format_: Format of entries.
     """
     handler = logging.StreamHandler(sys.stderr)
     if format_ is LogFormat.JSON:
@@ -58,6 +58,6 @@ def configure_logging(level: str, format_: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Libraries tell more than their share at our levels.
+    # Libraries are too verbose at these levels.
     for name in ("kopf", "httpx", "httpcore", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -1,30 +1,30 @@
-"""Names of repositories, tags, digests and hosts: the grammar that everything is checked against before it is used.
+"""Grammar of the names of repositories, tags, digests and hosts; all are validated before use.
 
 The grammar is that of the OCI distribution specification v1.1, section "Pulling manifests" (``<name>``,
-``<reference>``), and of the OCI image specification v1.1, section "Digests". The CRD carries the same pattern and
-length; a test holds the two against each other.
+``<reference>``), and of the OCI image specification v1.1, section "Digests". The CRD has the same pattern and length;
+a test compares them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NewType
 
 from controller.errors import InvalidNameError
 
 _COMPONENT: Final = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 
 REPOSITORY_NAME_PATTERN: Final = rf"^{_COMPONENT}(/{_COMPONENT})*$"
-"""The pattern of ``spec.repositoryName``, also the one in the CRD (RE2 and Python read it alike)."""
+"""The pattern of ``spec.repositoryName``, as in the CRD; it means the same in RE2 and Python."""
 
 MAX_REPOSITORY_NAME: Final = 200
-"""Longest ``repositoryName`` in characters: Docker's registry 2.8 fails past 245 with its path prefix."""
+"""Longest ``repositoryName`` in characters: with a path prefix, Docker's registry 2.8 fails beyond 245."""
 
 MAX_REGISTRY_PATH: Final = 245
-"""Longest path in a registry (prefix, slash, name) in characters, measured on the strictest one."""
+"""Longest path in a registry (prefix, slash, name) in characters, as measured on the strictest registry."""
 
 BINDING_NAME_PATTERN: Final = rf"^{_COMPONENT}$"
-"""A binding name is the first component of its repositories' paths, so it follows the same grammar."""
+"""A binding name is the first component of repository paths by default, so it follows the same grammar."""
 
 _NAME = re.compile(REPOSITORY_NAME_PATTERN)
 _TAG = re.compile(r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")
@@ -39,25 +39,25 @@ _HOW = (
 
 
 def validate_repository_name(name: str, *, max_length: int = MAX_REPOSITORY_NAME) -> str:
-    """Return ``name`` if it is a repository name that can safely stand in a URL.
+    """Return ``name`` if it is a repository name, and thus safe in a URL.
 
     Args:
-        name: The name to check, without registry and tag.
-        max_length: Longest allowed, in characters.
+        name: The name, without registry and tag.
+        max_length: Maximum length in characters.
 
     Raises:
-        InvalidNameError: It is not; the message says what to write instead.
+        InvalidNameError: The name is invalid; the message says what to write instead.
     """
     if len(name) > max_length:
         raise InvalidNameError(f"repository name has {len(name)} characters, at most {max_length} are allowed")
-    # fullmatch, since `$` alone also matches before a trailing newline.
+    # fullmatch, because `$` also matches before a trailing newline.
     if not _NAME.fullmatch(name):
         raise InvalidNameError(f"{name!r} is not a repository name: {_HOW}")
     return name
 
 
 def is_repository_name(name: str) -> bool:
-    """Tell whether ``name`` can be one; a registry's binding name is one, too."""
+    """Return whether ``name`` is a valid repository name; every binding name is one, too."""
     return len(name) <= MAX_REPOSITORY_NAME and _NAME.fullmatch(name) is not None
 
 
@@ -65,7 +65,7 @@ def validate_reference(reference: str) -> str:
     """Return ``reference`` if it is a tag or a digest.
 
     Raises:
-        InvalidNameError: It is neither.
+        InvalidNameError: It is neither of them.
     """
     if not (_TAG.fullmatch(reference) or _DIGEST.fullmatch(reference)):
         raise InvalidNameError(f"{reference!r} is neither a tag nor a digest: write latest or sha256:<64 hex digits>")
@@ -76,14 +76,30 @@ def validate_digest(digest: str) -> str:
     """Return ``digest`` if it has the form ``algorithm:encoded``.
 
     Raises:
-        InvalidNameError: It has not.
+        InvalidNameError: It has another form.
     """
     if not _DIGEST.fullmatch(digest):
         raise InvalidNameError(f"{digest!r} is not a digest: write sha256:<64 hex digits>")
     return digest
 
 
-def join_path(prefix: str, name: str) -> str:
+RepositoryPath = NewType("RepositoryPath", str)
+"""A validated path of a repository in its registry, safe in a URL."""
+
+
+def repository_path(path: str) -> RepositoryPath:
+    """Validate a full path once, so that its users need not.
+
+    Args:
+        path: The path, with the binding's prefix.
+
+    Raises:
+        InvalidNameError: It is not a repository name, or is longer than registries accept.
+    """
+    return RepositoryPath(validate_repository_name(path, max_length=MAX_REGISTRY_PATH))
+
+
+def join_path(prefix: str, name: str) -> RepositoryPath:
     """Return the path of repository ``name`` in its registry.
 
     Args:
@@ -91,22 +107,21 @@ def join_path(prefix: str, name: str) -> str:
         name: The repository's name.
 
     Raises:
-        InvalidNameError: The name or the whole is not a repository name, or is longer than registries take.
+        InvalidNameError: The name or the path is not a repository name, or is longer than registries accept.
     """
     validate_repository_name(name)
-    path = f"{prefix}/{name}" if prefix else name
-    return validate_repository_name(path, max_length=MAX_REGISTRY_PATH)
+    return repository_path(f"{prefix}/{name}" if prefix else name)
 
 
 def validate_template(template: str) -> str:
-    """Return ``template`` if every object's name can be made from it.
+    """Return ``template`` if it is a valid template of repository names.
 
     Args:
-        template: Text with the placeholders ``{namespace}`` and ``{name}``; the latter is required, so that two
+        template: Text with the placeholders ``{namespace}`` and ``{name}``. ``{name}`` is required, so that two
             objects of a namespace do not share a repository by accident.
 
     Raises:
-        InvalidNameError: A placeholder is unknown or missing, or what the template yields is not a repository name.
+        InvalidNameError: A placeholder is unknown or missing, or the result is not a repository name.
     """
     unknown = [p for p in _PLACEHOLDER.findall(template) if p not in ("namespace", "name")]
     if unknown:
@@ -121,13 +136,13 @@ def expand_template(template: str, *, namespace: str, name: str) -> str:
     """Return the repository name that ``template`` yields for an object.
 
     Args:
-        template: A template that :func:`validate_template` has accepted.
+        template: A template that passed :func:`validate_template`.
         namespace: The object's namespace.
         name: The object's name.
 
     Raises:
-        InvalidNameError: The result is too long or not a repository name (an object's name may be legal in Kubernetes
-            and still not here: ``a..b`` cannot be, but 253 characters can).
+        InvalidNameError: The result is too long (names in Kubernetes have up to 253 characters) or not a repository
+            name.
     """
     return validate_repository_name(_expand(template, namespace=namespace, name=name))
 
@@ -138,10 +153,10 @@ def _expand(template: str, *, namespace: str, name: str) -> str:
 
 
 def is_within_namespace(repository_name: str, namespace: str) -> bool:
-    """Tell whether ``repository_name`` lies in ``namespace``'s part of a registry shared by policy ``Namespaced``."""
+    """Return whether policy ``Namespaced`` allows ``repository_name`` to objects in ``namespace``."""
     return repository_name.startswith((f"{namespace}/", f"{namespace}."))
 
 
 def is_host(value: str) -> bool:
-    """Tell whether ``value`` is ``host`` or ``host:port`` and nothing more, as it stands before an image's name."""
+    """Return whether ``value`` is exactly ``host`` or ``host:port``, the first part of an image reference."""
     return _HOST.fullmatch(value) is not None

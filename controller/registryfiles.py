@@ -1,4 +1,4 @@
-"""Detects changes of the credential and CA files that registry bindings name."""
+"""Detects changes of the credential and CA files of registry bindings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from controller.config import RegistryBinding
-from controller.registry.auth import FileStamp, file_stamp
+from controller.registry.credentials import FileStamp, file_stamp
 
 
 class RegistryFiles:
-    """Remembers the state of each binding's files between two looks.
+    """Detects changes of files between two calls.
 
-    The registry client reads a changed file at its next request. Objects that failed for the old content would
-    otherwise wait for the end of their backoff before they send one.
+    The registry client reads a changed file at its next request. Without this class, objects that failed with the old
+    content would not be retried before the end of their backoff.
     """
 
     def __init__(self) -> None:
@@ -22,10 +22,10 @@ class RegistryFiles:
     def changed(self, bindings: Mapping[str, RegistryBinding]) -> set[str]:
         """Return the names of the bindings whose files have changed since the last call.
 
-        A binding that is new, or names other files than before, has not changed: its objects are reconciled anyway.
+        A binding that is new or names other files does not count: its objects are reconciled anyway.
 
         Args:
-            bindings: The bindings of the configuration in use, by name.
+            bindings: The current bindings, by name.
         """
         now = {name: {path: _stamp(path) for path in binding.files} for name, binding in bindings.items()}
         before, self._seen = self._seen, now
@@ -37,7 +37,7 @@ class RegistryFiles:
 
 
 def _stamp(path: Path) -> FileStamp | None:
-    """Return the state of a file; None where it is missing or unreadable."""
+    """Return the state of a file; None if it is missing or unreadable."""
     try:
         return file_stamp(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Watch monitor: whether the watch is established, for readiness and the log."""
+"""Watch monitor: state of the watch, for readiness and log."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 FAILURES_TO_REPORT: Final = 3
-"""Consecutive failures after which a failing watch is an error: one or two may be an API server that restarts."""
+"""Consecutive failures that make a failure persistent; one or two are common when an API server restarts."""
 
 
 class WatchMonitor:
-    """Turns what happens to the watch into readiness and log lines.
+    """Reports the state of the watch.
 
-    A watch may fail for a reason that never passes (a missing permission, a defect), and every attempt looks like the
-    one before. Such a watch must neither look ready nor go unnoticed.
+    A watch may fail permanently, for example because of a missing permission. The operator must then not be ready, and
+    the failure must be reported as an error once, not at each attempt.
 
     Args:
         scope: What is watched, for the log.
-        set_not_ready: Called with what is wrong; with None when the watch is established.
-        on_persistent_failure: Called once with what is wrong when a failure has become persistent.
+        set_not_ready: Called with the problem; with None once the watch is established.
+        on_persistent_failure: Called with the problem once a failure is persistent.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class WatchMonitor:
         self._set_not_ready(None)
 
     def failed(self, problem: str) -> None:
-        """Note that the watch was refused, cannot be requested, or has ended with an error.
+        """Note that the watch was rejected, could not be requested, or ended with an error.
 
         Args:
-            problem: What is wrong, as part of a sentence.
+            problem: The problem, to follow a colon.
         """
         self._is_established = False
         self._failures += 1
         self._set_not_ready(f"the watch is not established: {problem}")
         if self._failures < FAILURES_TO_REPORT:
-            logger.warning("The watch is interrupted and will be retried: %s", problem)
+            logger.warning("The watch was interrupted, retrying: %s", problem)
         elif problem != self._reported:
             logger.error(
-                "The watch has failed %d times in a row, so changes are noticed only by the resync: %s",
+                "The watch has failed %d times in a row; changes are noticed only by the resync: %s",
                 self._failures,
                 problem,
             )

@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from controller.errors import KubernetesError, ObjectGone
-from controller.kube.api import KubernetesApi
+from controller.kube.client import KubernetesClient
 
 _ENDED_PHASES: Final = ("Succeeded", "Failed")
 """Phases of a Pod whose containers have all terminated and are not restarted."""
@@ -56,7 +56,7 @@ class HolderPod:
         parts = identity.split("/")
         return cls(*parts[:3]) if len(parts) == 4 and all(parts) else None  # noqa: PLR2004 - see the table above
 
-    async def has_ended(self, api: KubernetesApi) -> bool:
+    async def has_ended(self, api: KubernetesClient) -> bool:
         """Tell whether this Pod is known to have ended: deleted, replaced by another one of its name, or terminated.
 
         Args:

@@ -1,8 +1,8 @@
 """The marker: the smallest image that makes a repository exist.
 
-A registry has no call "create a repository"; one comes into being with its first manifest. The marker is that manifest:
-an image without layers, told from a user's by one annotation. Its bytes are canonical (sorted keys, no spaces), so its
-digest is the same on every machine and in every release, and a marker pushed twice changes nothing.
+A registry creates a repository with its first manifest. The marker is that manifest: an image without layers,
+distinguished from a user's by one annotation. Its bytes are canonical (sorted keys, no spaces), so its digest is the
+same on every machine and in every release, and a marker pushed twice changes nothing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ MARKER_VALUE: Final = "empty-repository-created-by-alien"
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """Return the one serialisation of ``value``: sorted keys, no spaces, UTF-8."""
+    """Return the canonical serialisation of ``value``: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def sha256_digest(content: bytes) -> str:
-    """Return the digest of ``content`` as registries write it."""
+    """Return the digest of ``content`` in the format of registries."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 EXPLANATION: Final = (
     "No image has been pushed to this repository yet. Push one; with imagePullPolicy Always this Pod then starts."
 )
-"""Shown by ``kubectl describe pod`` for a Pod that runs the marker: a container runtime names the entrypoint that it
-cannot find. It has no line breaks and no double quotes, which runtimes escape."""
+"""Shown by ``kubectl describe pod`` for a Pod that runs the marker: the container runtime's error names the entrypoint
+that it did not find. Without line breaks and double quotes, which runtimes escape."""
 
 CONFIG: Final = canonical_json(
     {
@@ -43,7 +43,7 @@ CONFIG: Final = canonical_json(
         "rootfs": {"diff_ids": [], "type": "layers"},
     }
 )
-"""The config blob that the marker refers to. Its fields are the seed's, and an entrypoint that explains itself."""
+"""The marker's config blob: the seed's fields, and an entrypoint that is an explanation."""
 
 CONFIG_DIGEST: Final = sha256_digest(CONFIG)
 
@@ -65,23 +65,23 @@ MANIFEST: Final = canonical_json(
 MANIFEST_DIGEST: Final = sha256_digest(MANIFEST)
 
 _MAX_MARKER: Final = 64 << 10
-"""Bytes of a marker, with whatever another client adds to it; larger manifests are not parsed."""
+"""Maximum bytes of a marker, including additions by other clients; larger manifests are not parsed."""
 
 
 def is_marker(manifest: bytes | Mapping[str, Any]) -> bool:
-    """Tell whether ``manifest`` is a marker, whoever serialised it.
+    """Return whether ``manifest`` is a marker, by its annotation.
 
-    The annotation decides, not the digest: the seed and other clients write the same marker in other bytes.
+    The digest does not matter: the seed and other clients serialise the same marker differently.
 
     Args:
-        manifest: A manifest as fetched, or as parsed already. What is not a JSON object is no marker.
+        manifest: A manifest, as fetched or parsed. Anything but a JSON object is not a marker.
     """
     if isinstance(manifest, bytes):
         if len(manifest) > _MAX_MARKER:
             return False
         try:
             manifest = json.loads(manifest)
-        except (ValueError, RecursionError):  # the latter: nested deeper than the parser goes
+        except (ValueError, RecursionError):  # the latter: nested too deep for the parser
             return False
     if not isinstance(manifest, Mapping):
         return False

@@ -1,7 +1,7 @@
-"""What an artifact registry is to its callers: the operations, and the values they take and return.
+"""Values that the operations on an artifact registry take and return.
 
-The operations are those of the seed's trait ``ArtifactRegistry``, plus :meth:`ArtifactRegistry.ensure_repository`,
-which the operator works with.
+The operations themselves are the methods of :class:`controller.registry.local.LocalArtifactRegistry`: those of the
+seed's trait ``ArtifactRegistry``, and ``ensure_repository``, which the operator uses.
 """
 
 from __future__ import annotations
@@ -9,21 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
 
 
 class Origin(StrEnum):
-    """Whether a repository's content is ours or was there before; decided at first sight."""
+    """Whether a repository's content is the operator's; decided when the repository is first seen."""
 
     CREATED = "Created"
-    """Nothing was there, or the marker alone."""
+    """The repository did not exist, or held only the marker."""
 
     ADOPTED = "Adopted"
-    """There was a tag that is not the marker."""
+    """The repository had a tag that is not the marker."""
 
 
 class ArtifactRegistryPermissions(StrEnum):
-    """What credentials shall allow."""
+    """What credentials allow."""
 
     PULL = "Pull"
     PUSH_PULL = "PushPull"
@@ -35,8 +34,8 @@ class RepositoryResponse:
 
     Args:
         name: Its name, without the registry and the path prefix.
-        uri: ``host[:port]/prefix/name``, without scheme; what stands in an ``image:`` field, less the tag.
-        created_at: When it was created; None, since registries do not tell.
+        uri: ``host[:port]/prefix/name``, without scheme: an ``image:`` field without the tag.
+        created_at: When it was created; always None, since registries do not state it.
     """
 
     name: str
@@ -45,15 +44,28 @@ class RepositoryResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Ensured:
+    """Result of ensuring a repository by its path.
+
+    Args:
+        origin: Whether its content is the operator's: as the caller knew it, otherwise as seen.
+        created: Whether this call pushed the marker.
+    """
+
+    origin: Origin
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EnsuredRepository:
-    """A repository that exists now.
+    """Result of ensuring a repository by its name.
 
     Args:
         name: Its name, without the registry and the path prefix.
         path: Its path in the registry, with the prefix.
         uri: ``host[:port]/path``, without scheme.
-        origin: Whether its content is ours; what the caller knew already, else what was seen.
-        created: Whether this very call pushed the marker.
+        origin: Whether its content is the operator's: as the caller knew it, otherwise as seen.
+        created: Whether this call pushed the marker.
     """
 
     name: str
@@ -70,7 +82,7 @@ class ArtifactRegistryCredentials:
     Args:
         username: The user; empty for anonymous access.
         password: The password; empty for anonymous access.
-        expires_at: When they expire; None: never.
+        expires_at: When they expire; None for never.
     """
 
     username: str
@@ -80,7 +92,7 @@ class ArtifactRegistryCredentials:
 
 @dataclass(frozen=True, slots=True)
 class CrossAccountAccess:
-    """Who else shall reach a repository, in a cloud registry's terms.
+    """Cross-account access to a repository, as cloud registries have it.
 
     Args:
         accounts: Ids of cloud accounts.
@@ -91,80 +103,12 @@ class CrossAccountAccess:
 
 @dataclass(frozen=True, slots=True)
 class CrossAccountPermissions:
-    """Who else reaches a repository.
+    """Current cross-account access to a repository.
 
     Args:
-        access: Who.
-        last_updated: Since when.
+        access: The accounts with access.
+        last_updated: When it was last changed; None where unknown.
     """
 
     access: CrossAccountAccess
     last_updated: datetime | None = None
-
-
-class ArtifactRegistry(Protocol):
-    """A place for repositories."""
-
-    @property
-    def registry_endpoint(self) -> str:
-        """The registry's base URL, with scheme."""
-        ...
-
-    @property
-    def upstream_repository_prefix(self) -> str:
-        """The prefix under which the seed's proxy forwards pushes."""
-        ...
-
-    async def ensure_repository(self, name: str, *, known_origin: Origin | None = None) -> EnsuredRepository:
-        """Make sure that a repository exists."""
-        ...
-
-    async def create_repository(self, name: str) -> RepositoryResponse:
-        """Make sure that a repository exists."""
-        ...
-
-    async def get_repository(self, name: str) -> RepositoryResponse:
-        """Return a repository that exists."""
-        ...
-
-    async def delete_repository(self, name: str) -> None:
-        """Accept that a repository is not wanted any more."""
-        ...
-
-    async def add_cross_account_access(self, name: str, access: CrossAccountAccess) -> None:
-        """Let others reach a repository."""
-        ...
-
-    async def remove_cross_account_access(self, name: str, access: CrossAccountAccess) -> None:
-        """Let others no longer reach a repository."""
-        ...
-
-    async def get_cross_account_access(self, name: str) -> CrossAccountPermissions:
-        """Return who else reaches a repository."""
-        ...
-
-    async def generate_credentials(
-        self, name: str, permissions: ArtifactRegistryPermissions, *, ttl_seconds: int | None = None
-    ) -> ArtifactRegistryCredentials:
-        """Return credentials for a repository."""
-        ...
-
-    async def get_manifest(self, path: str, reference: str) -> tuple[bytes, str]:
-        """Return a manifest's bytes and media type."""
-        ...
-
-    async def head_manifest(self, path: str, reference: str) -> tuple[str, str] | None:
-        """Return a manifest's media type and digest, or None."""
-        ...
-
-    async def head_blob(self, path: str, digest: str) -> int | None:
-        """Return a blob's size, or None."""
-        ...
-
-    async def ping(self) -> None:
-        """Return if the registry answers."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of all connections."""
-        ...

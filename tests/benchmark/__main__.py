@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
+from hack.benchmarks import Results, table
 from tests.benchmark.drawing import draw
 from tests.benchmark.installation import interpreter
-from tests.benchmark.report import Results, table
 from tests.benchmark.rounds import compare
 from tests.cluster.harness import ROOT
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from controller.engine.engine import LOW_PLACES
-from controller.session import Scope
+from controller.reconcile.controller import LOW_PRIORITY_SHARE
+from controller.runner import Scope
 from devcluster.process import ServerProcess
 from tests.benchmark.stage import Contender, Running, Stage
 from tests.cluster.harness import OPERATOR_AGENT, ROOT, OperatorProcess, operator_config, operator_kubeconfig
@@ -57,7 +57,7 @@ def floor(*, verify: bool = False) -> Contender:
 
     def prepare(stage: Stage, directory: Path) -> ServerProcess:
         what = "verify" if verify else "create"
-        at_once = Scope().concurrent // (LOW_PLACES if verify else 1)
+        at_once = Scope().concurrent // (LOW_PRIORITY_SHARE if verify else 1)
         command = [sys.executable, "-m", "tests.benchmark.floor", stage.cluster.registry_url, what, str(at_once)]
         return _process(stage, directory, "floor", command)
 

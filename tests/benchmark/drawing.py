@@ -7,7 +7,7 @@ from math import log10
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from tests.benchmark.report import CONTENDERS, Results
+from hack.benchmarks import CONTENDERS, Results
 
 _WIDTH, _HEIGHT = 280, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 40, 46

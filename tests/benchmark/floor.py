@@ -19,9 +19,9 @@ import aiohttp
 import httpx
 import uvloop
 
+from controller.api.v1alpha1 import GROUP, PLURAL, VERSION
 from controller.registry import marker
-from controller.registry.connection import NetworkTransport, Timeouts
-from controller.resource import GROUP, PLURAL, VERSION
+from controller.registry.transport import NetworkTransport, Timeouts
 
 _PATH = f"/apis/{GROUP}/{VERSION}"
 _ACCEPTED = f"{marker.MANIFEST_MEDIA_TYPE}, application/vnd.oci.image.index.v1+json"
@@ -99,7 +99,7 @@ def _status(generation: int, repository: str) -> dict[str, Any]:
         "type": "Ready",
         "status": "True",
         "reason": "RepositoryReady",
-        "message": f"Push: docker push {repository}:TAG",
+        "message": "Push and pull URI:TAG",
         "observedGeneration": generation,
         "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

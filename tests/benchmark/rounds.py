@@ -1,12 +1,14 @@
 """The order of the rounds: who runs when, so that neither the machine's mood nor the order favours one of them."""
 
+import os
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from controller import __version__
+from hack.benchmarks import Figures, Results, Run
 from tests.benchmark import contenders, scenarios
-from tests.benchmark.report import Results, Run, this_machine, with_cost_of_objects
-from tests.benchmark.scenarios import Figures
 from tests.benchmark.stage import Contender, stage
 
 Progress = Callable[[str], None]
@@ -38,7 +40,7 @@ def compare(
     operator = contenders.operator(timings, python)
     rivals = [operator, *([contenders.peer(peer)] if peer else [])]
     runs: list[Run] = []
-    results = Results(this_machine(), sizes, runs)
+    results = Results(_this_machine(), sizes, runs)
     for number in range(alternations):
         order = rivals[:: 1 if number % 2 == 0 else -1]
         for contender in [*order, contenders.floor()] if number == 0 else order:
@@ -48,7 +50,7 @@ def compare(
                 measured = _round(contender, size, singles, long=is_last, outage=is_last and number == 0)
                 figures |= measured
                 say(f"alternation {number + 1}, {contender.name}: " + _in_short(measured))
-            runs.append(Run(contender.name, number, with_cost_of_objects(figures, sizes)))
+            runs.append(Run(contender.name, number, _with_cost_of_objects(figures, sizes)))
         keep(results)
     return results
 
@@ -80,3 +82,25 @@ def _round(contender: Contender, size: int, singles: int, *, long: bool, outage:
 
 def _in_short(figures: Figures) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def _this_machine() -> dict[str, str]:
+    """Return what the results depend on: versions and hardware."""
+    return {
+        "operator": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _with_cost_of_objects(figures: Figures, sizes: Sequence[int]) -> Figures:
+    """Add the cost of each object: that of a burst less that of a burst of one, which is the cost of starting."""
+    added = dict(figures)
+    for size in sizes:
+        if size > 1 and "burst/1/cpu" in figures:
+            added[f"burst/{size}/cpu-object"] = (figures[f"burst/{size}/cpu"] - figures["burst/1/cpu"]) / (size - 1)
+            added[f"burst/{size}/seconds-object"] = figures[f"burst/{size}/seconds"] / size
+            grown = figures[f"burst/{size}/memory"] - figures["burst/1/memory"]
+            added[f"burst/{size}/memory-object"] = 1000 * grown / (size - 1)
+    return added

@@ -4,11 +4,10 @@ import statistics
 import time
 from datetime import UTC, datetime
 
-from controller.resource import REQUESTED_AT_ANNOTATION
+from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION
+from hack.benchmarks import Figures
 from tests.benchmark.contenders import floor, reconfigure
 from tests.benchmark.stage import Contender, Running, Stage
-
-Figures = dict[str, float]
 
 _WITHIN = 600.0
 """Longest time for one wait, in seconds."""

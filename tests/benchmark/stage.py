@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from controller.resource import GROUP, PLURAL, VERSION
+from controller.api.v1alpha1 import GROUP, PLURAL, VERSION
 from devcluster.cluster import DevCluster
 from devcluster.process import ServerProcess
 from tests.cluster import harness

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hack.benchmarks import Results
 from tests.benchmark.__main__ import main
-from tests.benchmark.report import Results
 
 pytestmark = pytest.mark.cluster
 

@@ -15,7 +15,7 @@ from controller import __version__, cli
 from controller.config import parse_config
 from devcluster import manifests
 from devcluster.manifests import CHART, MANIFESTS, ROOT
-from docs import chart
+from hack import chart
 from tests.charts.rendering import CI_VALUES, FULL_NAME, KIND_VALUES, PRODUCTION_VALUES, helm, only, render
 
 ci_values = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)

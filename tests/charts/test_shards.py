@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.resource import REQUESTED_AT_ANNOTATION
+from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION
 from devcluster.cluster import DevCluster
 from devcluster.manifests import CHART
 from tests.charts.pod import OperatorPod

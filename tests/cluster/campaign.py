@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable
 
-from tests.cluster.harness import FULL
+from tests.settings import FULL
 
 SEED = int(os.environ.get("CAMPAIGN_SEED") or 20260101)
 """What all that is random comes from; printed with the figures."""

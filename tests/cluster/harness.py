@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 import httpx
 import yaml
 
-from controller.resource import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from controller.api.v1alpha1 import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from devcluster.certificates import Certificate
 from devcluster.cluster import DevCluster, Kubernetes
 from devcluster.manifests import PERMISSIONS
@@ -33,9 +33,6 @@ MANIFESTS = ROOT / "manifests"
 OPERATOR_NAMESPACE = "artifact-repository-system"
 OPERATOR_ACCOUNT = "artifact-repository-controller"
 OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}"
-
-FULL = os.environ.get("FAULTS") == "full"
-"""Whether fault tests run in their full form (``FAULTS=full make test``), which takes some minutes more."""
 
 OPERATOR_AGENT = "artifact-repository-controller/"
 

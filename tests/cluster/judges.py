@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from devcluster.tools import Tool, provide
-from docs.argocd import CUSTOMIZATIONS
+from hack.argocd import CUSTOMIZATIONS
 from tests.cluster.harness import Object
 
 _TIMEOUT = 20

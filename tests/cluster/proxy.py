@@ -5,7 +5,7 @@ untouched. It runs in a thread of its own, and ``https`` is terminated with a ce
 
     with FaultProxy(cluster.registry_url) as proxy:
         operator = start_operator(operator_config(proxy.url))
-        with proxy.rule("PUT", "/manifests/", Answer(503)) as rule:
+        with proxy.rule("PUT", "/manifests/", Response(503)) as rule:
             ...  # rule.seen says how many requests it has answered for the server
         proxy.cut()  # every connection, by RST
 """
@@ -38,8 +38,8 @@ _FAREWELL: Final = 0.02
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Answer for the server, which never sees the request.
+class Response:
+    """Response for the server, which never sees the request.
 
     Args:
         status: The HTTP status.
@@ -88,7 +88,7 @@ class Swallow:
     """Take the request and never say anything again on this connection."""
 
 
-Action = Answer | Delay | Hold | Cut | Lose | Late | Swallow
+Action = Response | Delay | Hold | Cut | Lose | Late | Swallow
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ class FaultProxy:
         self.requests.append(request)
         rule = next((rule for rule in list(self._rules) if rule.claims(request)), None)
         match rule.action if rule is not None else None:
-            case Answer() as answer:
+            case Response() as answer:
                 await _answer(client.writer, answer)
                 return False
             case Delay(seconds):
@@ -424,7 +424,7 @@ async def _release_of(rule: Rule | None) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+async def _answer(writer: asyncio.StreamWriter, answer: Response) -> None:
     headers = {"Content-Type": "application/json", **answer.headers, "Content-Length": str(len(answer.body))}
     lines = [f"HTTP/1.1 {answer.status} Of the proxy", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + answer.body)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.resource import API_VERSION, KIND
+from controller.api.v1alpha1 import API_VERSION, KIND
 from devcluster.cluster import DevCluster
 from tests.cluster.harness import Object, Objects
 

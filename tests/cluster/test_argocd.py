@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.resource import API_VERSION, GROUP, KIND, REQUESTED_AT_ANNOTATION
-from controller.status import merge_patch
+from controller.api.status import merge_patch
+from controller.api.v1alpha1 import API_VERSION, GROUP, KIND, REQUESTED_AT_ANNOTATION
 from devcluster.cluster import DevCluster
-from docs import argocd
-from docs.argocd import CUSTOMIZATIONS
+from hack import argocd
+from hack.argocd import CUSTOMIZATIONS
 from tests.cluster import judges
 from tests.cluster.harness import ROOT, AccessLog, Object, Objects, OperatorProcess, condition
 
@@ -119,4 +119,4 @@ def test_actions_on_a_real_object(objects: Objects, operator: OperatorProcess, a
 
     assert take_action(objects, "web", "resume") == {"spec": {"suspend": False}}
     seen = objects.wait("web", lambda o: o["status"]["observedGeneration"] == 3, tell=operator.log)
-    assert condition(seen, "Ready")["message"].startswith("Push:")
+    assert condition(seen, "Ready")["message"].startswith("Push and pull")

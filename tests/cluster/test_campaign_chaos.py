@@ -25,7 +25,6 @@ from tests.cluster.campaign import LENIENT, LIMIT, SECONDS, SEED, Record, defect
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
-    FULL,
     OPERATOR_NAMESPACE,
     AccessLog,
     Object,
@@ -34,10 +33,11 @@ from tests.cluster.harness import (
     condition,
     is_ready,
 )
-from tests.cluster.proxy import Action, Answer, Delay, FaultProxy, Lose
+from tests.cluster.proxy import Action, Delay, FaultProxy, Lose, Response
 from tests.cluster.test_faults_crash import catalog
 from tests.cluster.test_faults_leadership import LEASE
 from tests.cluster.test_lifecycle import fetch, put_image
+from tests.settings import FULL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.campaign, pytest.mark.timeout(LIMIT)]
 
@@ -235,7 +235,7 @@ class Faults:
         self._notes = notes
         self._lock = threading.Lock()
         self.injected: Counter[str] = Counter()
-        refused = Answer(429, b"{}", {"Retry-After": "1"})
+        refused = Response(429, b"{}", {"Retry-After": "1"})
         self.of_servers: dict[str, Fault] = {
             "operator: kill -9": lambda: self._restarted(self._mortal.process, kill=True),
             "operator: SIGTERM": lambda: self._restarted(self._mortal.process),
@@ -256,7 +256,7 @@ class Faults:
         for name, proxy in {"API server": api_proxy, "registry": registry_proxy}.items():
             actions: Mapping[str, Action] = {
                 "latency": Delay(0.3),
-                "500": Answer(500, b"{}"),
+                "500": Response(500, b"{}"),
                 "429": refused,
                 "answers lost": Lose(),
             }
@@ -436,7 +436,7 @@ def is_at_rest(object_: Object) -> bool:
         quiet = not condition(object_, "Reconciling") and not condition(object_, "Stalled")
         return quiet and status["observedGeneration"] == metadata["generation"]
     asked = metadata.get("annotations", {}).get(REQUESTED_AT)
-    return is_ready(object_) and asked in (None, status.get("lastHandledReconcileAt"))
+    return asked in (None, status.get("lastHandledReconcileAt")) and is_ready(object_)
 
 
 def audit(living: object, people: People, registry_url: str) -> None:

@@ -19,14 +19,15 @@ from typing import Final, Self
 
 import pytest
 
-from controller.registry.auth import Login
-from controller.resource import Reason
+from controller.api.reasons import Reason
+from controller.registry.credentials import Login
 from devcluster.cluster import DevCluster
 from tests.cluster.campaign import LENIENT, LIMIT, SECONDS, SEED, Record
 from tests.cluster.conftest import StartOperator
-from tests.cluster.harness import FULL, Object, Objects, is_ready, ready
+from tests.cluster.harness import Object, Objects, is_ready, ready
 from tests.cluster.test_campaign_objects import Canary, Tempter, check_log, check_metrics
-from tests.fakes.raw_server import HeadAndWriter, Writer, raw_server
+from tests.fakes.raw_server import Responder, Writer, raw_server
+from tests.settings import FULL
 from tests.unit.registry.test_hostile import HOSTILE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.campaign, pytest.mark.timeout(LIMIT)]
@@ -52,8 +53,8 @@ class HostileRegistry:
 
     def __init__(self, dice: random.Random, elsewhere: str) -> None:
         self._dice = dice
-        self._answers = dict(self._known()) | dict(_leading_to(elsewhere))
-        self._names = sorted(self._answers)
+        self._responses = dict(self._known()) | dict(_leading_to(elsewhere))
+        self._names = sorted(self._responses)
         self._weights = [0.02 * FULL if name.startswith(SLOW) else 1.0 for name in self._names]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="hostile registry", daemon=True)
@@ -75,33 +76,33 @@ class HostileRegistry:
         assert not self._thread.is_alive()
 
     @staticmethod
-    def _known() -> list[tuple[str, HeadAndWriter]]:
-        return [(name, answer) for name, _, answer, _, _ in HOSTILE]
+    def _known() -> list[tuple[str, Responder]]:
+        return [(name, respond) for name, _, respond, _, _ in HOSTILE]
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve_until_over())
 
     async def _serve_until_over(self) -> None:
-        async with raw_server(self._answer) as server:
+        async with raw_server(self._respond) as server:
             self.url = server.url
             self._up.set()
             await self._over.wait()
 
-    async def _answer(self, head: str, writer: Writer) -> None:
+    async def _respond(self, head: str, writer: Writer) -> None:
         (name,) = self._dice.choices(self._names, self._weights)
         self.given[name] += 1
-        await self._answers[name](head, writer)
+        await self._responses[name](head, writer)
 
 
-def _leading_to(address: str) -> list[tuple[str, HeadAndWriter]]:
+def _leading_to(address: str) -> list[tuple[str, Responder]]:
     """Return answers that want another server to be called, and to be told the credentials."""
 
-    def leads(status: str, **headers: str) -> HeadAndWriter:
-        async def answer(_: str, writer: Writer) -> None:
-            await writer.answer(status, b"{}", **headers)
+    def leads(status: str, **headers: str) -> Responder:
+        async def respond(_: str, writer: Writer) -> None:
+            await writer.respond(status, b"{}", **headers)
 
-        return answer
+        return respond
 
     url = f"http://{address}"
     return [

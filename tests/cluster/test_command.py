@@ -63,7 +63,7 @@ def test_a_bad_configuration(tmp_path: Path) -> None:
 
 def test_a_good_configuration(config: Path) -> None:
     """``check`` says so, without a cluster."""
-    assert run("check", "--config", config, kubeconfig="") == (0, f"{config}: good; registries: artifacts\n")
+    assert run("check", "--config", config, kubeconfig="") == (0, f"{config}: valid; registries: artifacts\n")
 
 
 def test_no_credentials(config: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_taken_health_address(cluster: DevCluster, config: Path) -> None:
     taken = cluster.registry_url.removeprefix("http://")
     code, said = run("run", "--config", config, "--health-address", taken, kubeconfig=cluster.kubeconfig)
     assert code == 1
-    assert f"cannot be served on '{taken}'" in said.splitlines()[-1]
+    assert f"cannot serve health and metrics on '{taken}'" in said.splitlines()[-1]
 
 
 def test_help_names_every_command() -> None:
@@ -98,7 +98,7 @@ def test_crd_and_rbac_may_come_later(tmp_path: Path) -> None:
         operator = OperatorProcess(tmp_path, config=operator_config(bare.registry_url), kubeconfig=access)
         operator.process.start()
         try:
-            eventually(lambda: "is not allowed" in operator.log(), tell=operator.log)
+            eventually(lambda: "not allowed to read" in operator.log(), tell=operator.log)
             assert operator.health("readyz") == (503, "waiting for the API server")
             assert operator.health("healthz") == (200, "ok")
             bare.kubectl("apply", "-f", MANIFESTS / "rbac.yaml")
@@ -109,7 +109,7 @@ def test_crd_and_rbac_may_come_later(tmp_path: Path) -> None:
             Objects(api, "default").create("web")
             Objects(api, "default").wait_ready("web", within=60, tell=operator.log)
             api.close()
-            assert operator.log().count("Cannot work yet") == 2
+            assert operator.log().count("Not ready to start") == 2
         finally:
             operator.process.stop()
 
@@ -123,11 +123,11 @@ def test_an_api_server_that_is_not_there_yet(cluster: DevCluster, tmp_path: Path
     operator = OperatorProcess(tmp_path, config=yaml.safe_load(config.read_text()), kubeconfig=kubeconfig)
     operator.process.start()
     try:
-        eventually(lambda: "does not answer" in operator.log(), tell=operator.log)
+        eventually(lambda: "is unavailable" in operator.log(), tell=operator.log)
         assert operator.health("readyz") == (503, "waiting for the API server")
     finally:
         operator.process.stop()
-    assert operator.log().count("does not answer") == 1
+    assert operator.log().count("is unavailable") == 1
     assert operator.log().splitlines()[-1].endswith("Stopped")
 
 

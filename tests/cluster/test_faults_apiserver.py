@@ -22,7 +22,6 @@ from devcluster.certificates import CertificateAuthority
 from devcluster.cluster import DevCluster
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
-    FULL,
     MANIFESTS,
     Api,
     Objects,
@@ -31,7 +30,8 @@ from tests.cluster.harness import (
     operator_config,
     operator_kubeconfig,
 )
-from tests.cluster.proxy import Answer, FaultProxy
+from tests.cluster.proxy import FaultProxy, Response
+from tests.settings import FULL
 
 pytestmark = pytest.mark.cluster
 
@@ -96,7 +96,7 @@ def test_a_watch_that_ends_with_an_error(objects: Objects, way: WayToApi, proxie
     error = {"type": "ERROR", "object": {"kind": "Status", "code": code, "message": "made up", "reason": "Test"}}
     body = json.dumps(error).encode() + b"\n"
     begun = time.monotonic()
-    with way.proxy.rule("GET", WATCH, Answer(200, body, {"Content-Type": "application/json"}), times=3) as rule:
+    with way.proxy.rule("GET", WATCH, Response(200, body, {"Content-Type": "application/json"}), times=3) as rule:
         way.proxy.cut()
         objects.create("meanwhile")
         eventually(lambda: rule.seen >= 3, within=30, tell=proxied.log)
@@ -111,8 +111,8 @@ def test_lists_that_fail_for_a_while(objects: Objects, way: WayToApi, proxied: O
     """Asked again with growing pauses, not in a loop; then everything is there."""
     begun = time.monotonic()
     with (
-        way.proxy.rule("GET", WATCH, Answer(410, b"{}"), times=1),
-        way.proxy.rule("GET", LIST, Answer(503, b"{}")) as lists,
+        way.proxy.rule("GET", WATCH, Response(410, b"{}"), times=1),
+        way.proxy.rule("GET", LIST, Response(503, b"{}")) as lists,
     ):
         way.proxy.cut()
         objects.create("meanwhile")
@@ -132,9 +132,9 @@ def test_a_token_that_is_rotated_on_disk(
     unauthorized = json.dumps({"kind": "Status", "code": 401, "message": "Unauthorized"}).encode()
     with (
         way.proxy.rule(
-            "GET", "", Answer(401, unauthorized), only=lambda seen: seen.authorization.endswith(old)
+            "GET", "", Response(401, unauthorized), only=lambda seen: seen.authorization.endswith(old)
         ) as refused,
-        way.proxy.rule("PATCH", "", Answer(401, unauthorized), only=lambda seen: seen.authorization.endswith(old)),
+        way.proxy.rule("PATCH", "", Response(401, unauthorized), only=lambda seen: seen.authorization.endswith(old)),
     ):
         way.proxy.cut()
         objects.create("meanwhile")

@@ -18,9 +18,10 @@ from controller.registry import marker
 from devcluster.cluster import DevCluster
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import FULL, Objects, is_ready, operator_config
+from tests.cluster.harness import Objects, is_ready, operator_config
 from tests.cluster.proxy import Delay, FaultProxy, Hold
 from tests.cluster.test_lifecycle import fetch, put_image
+from tests.settings import FULL
 
 pytestmark = pytest.mark.cluster
 

@@ -22,7 +22,7 @@ from tests.cluster import harness
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import OPERATOR_NAMESPACE, Objects, OperatorProcess, is_ready
-from tests.cluster.proxy import Action, Answer, Cut, FaultProxy, Late, Swallow
+from tests.cluster.proxy import Action, Cut, FaultProxy, Late, Response, Swallow
 
 pytestmark = pytest.mark.cluster
 
@@ -31,15 +31,15 @@ WATCH = rf"{ANY}.*watch=true"
 LONGEST_PAUSE = 35.0
 
 
-def refusal(code: int) -> Answer:
+def refusal(code: int) -> Response:
     """Return an answer as the API server gives it."""
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "by the proxy", "code": code}
-    return Answer(code, json.dumps(status).encode())
+    return Response(code, json.dumps(status).encode())
 
 
-def ended(code: int) -> Answer:
+def ended(code: int) -> Response:
     """Return a watch that is accepted and ends with an ERROR event."""
-    return Answer(200, json.dumps({"type": "ERROR", "object": json.loads(refusal(code).body)}).encode() + b"\n")
+    return Response(200, json.dumps({"type": "ERROR", "object": json.loads(refusal(code).body)}).encode() + b"\n")
 
 
 @dataclass
@@ -65,7 +65,7 @@ def test_watches_that_end_at_once_are_no_flood(
     answers: Mapping[str, Action] = {
         "gone": ended(410),
         "error": ended(500),
-        "empty": Answer(200),
+        "empty": Response(200),
         "cut": Cut(),
         "unavailable": refusal(503),
         "busy": refusal(429),
@@ -122,7 +122,7 @@ def test_a_list_that_is_none(body: str, objects: Objects, start_operator: StartO
     pid = operator.process.pid
     with (
         api_proxy.rule("GET", WATCH, ended(410), times=1),
-        api_proxy.rule("GET", ANY, Answer(200, body.encode())) as rule,
+        api_proxy.rule("GET", ANY, Response(200, body.encode())) as rule,
     ):
         eventually(lambda: rule.seen >= 2, tell=operator.log)
         api_proxy.cut()

@@ -26,7 +26,6 @@ from devcluster.cluster import DevCluster
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
-    FULL,
     Api,
     Audit,
     History,
@@ -38,8 +37,9 @@ from tests.cluster.harness import (
     ready,
     row,
 )
-from tests.cluster.proxy import Action, Answer, Cut, FaultProxy, Lose
+from tests.cluster.proxy import Action, Cut, FaultProxy, Lose, Response
 from tests.cluster.test_lifecycle import fetch
+from tests.settings import FULL
 
 pytestmark = pytest.mark.cluster
 
@@ -74,7 +74,7 @@ def outages(mended: DevCluster, registry_proxy: FaultProxy) -> Mapping[str, Outa
     def failing() -> Iterator[None]:
         with ExitStack() as rules:
             for method in ("GET", "HEAD", "POST"):
-                rules.enter_context(registry_proxy.rule(method, "", Answer(503)))
+                rules.enter_context(registry_proxy.rule(method, "", Response(503)))
             yield
 
     return {"stopped": stopped, "frozen": frozen, "503": failing}
@@ -168,7 +168,7 @@ def test_retry_after_is_obeyed(
     objects.wait_ready("first", tell=operator.log)
     wait = "4" if form == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=5), usegmt=True)
     begun = time.monotonic()
-    with registry_proxy.rule("GET", "tags/list", Answer(429, headers={"Retry-After": wait}), times=1) as rule:
+    with registry_proxy.rule("GET", "tags/list", Response(429, headers={"Retry-After": wait}), times=1) as rule:
         objects.create("second")
         eventually(lambda: rule.seen, tell=operator.log)
         asked = len(registry_proxy.requests)
@@ -186,7 +186,7 @@ def test_a_broken_request_is_made_again(
 
     Three bindings of one registry, so that each has a first create, which uploads, and others, which mount.
     """
-    actions: Mapping[str, Action] = {"cut": Cut(), "lost": Lose(), "answered": Answer(500)}
+    actions: Mapping[str, Action] = {"cut": Cut(), "lost": Lose(), "answered": Response(500)}
     requests = {"blob": "PUT uploads/", "look": "GET tags/list", "post": "POST uploads/", "push": "PUT manifests/"}
     registries = {name: {"registryUrl": registry_proxy.url} for name in actions}
     operator = start_operator({"defaultRegistry": "cut", "registries": registries, "timings": SHORT})
@@ -207,14 +207,14 @@ def test_a_broken_request_is_made_again(
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(200, b"<html>Welcome to the hotel's WLAN</html>", {"Content-Type": "text/html"}),
-        Answer(200, b'{"name": "x", "tags": ["late'),
-        Answer(302, headers={"Location": "http://192.0.2.1/"}),
+        Response(200, b"<html>Welcome to the hotel's WLAN</html>", {"Content-Type": "text/html"}),
+        Response(200, b'{"name": "x", "tags": ["late'),
+        Response(302, headers={"Location": "http://192.0.2.1/"}),
     ],
     ids=["html", "half", "elsewhere"],
 )
 def test_nonsense_is_not_believed(
-    answer: Answer, registry_proxy: FaultProxy, objects: Objects, start_operator: StartOperator
+    answer: Response, registry_proxy: FaultProxy, objects: Objects, start_operator: StartOperator
 ) -> None:
     """What is no answer of a registry is neither "nothing there" nor "it exists"; once it is mended, asking helps."""
     operator = start_operator(operator_config(registry_proxy.url, timings=SHORT))
@@ -262,7 +262,7 @@ def test_a_registry_that_takes_no_pushes(
     objects.wait_all(is_ready, tell=operator.log)
     old = {object_["metadata"]["name"]: object_["metadata"]["resourceVersion"] for object_ in objects.list()}
     begun = time.monotonic()
-    with registry_proxy.rule("POST", "", Answer(507)) as pushes, History(objects) as history:
+    with registry_proxy.rule("POST", "", Response(507)) as pushes, History(objects) as history:
         objects.create_many(f"new-{number}" for number in range(10))
         for number in range(10):
             objects.wait(f"new-{number}", lambda o: condition(o, "Stalled"), tell=operator.log)

@@ -26,7 +26,7 @@ from tests.cluster.harness import (
     operator_config,
     ready,
 )
-from tests.cluster.proxy import Answer, FaultProxy, Hold, Late, Lose
+from tests.cluster.proxy import FaultProxy, Hold, Late, Lose, Response
 
 pytestmark = pytest.mark.cluster
 
@@ -39,10 +39,10 @@ FOREIGN = {
 }
 
 
-def refusal(code: int, **headers: str) -> Answer:
+def refusal(code: int, **headers: str) -> Response:
     """Return an answer as the API server gives it."""
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "by the proxy", "code": code}
-    return Answer(code, json.dumps(status).encode(), headers)
+    return Response(code, json.dumps(status).encode(), headers)
 
 
 def test_a_refused_write_is_tried_again(
@@ -56,8 +56,8 @@ def test_a_refused_write_is_tried_again(
         "error": refusal(500),
         "unavailable": refusal(503),
         "forbidden": refusal(403),
-        "garbage": Answer(200, b"<html>"),
-        "empty": Answer(502, headers={"Content-Type": "text/html"}),
+        "garbage": Response(200, b"<html>"),
+        "empty": Response(502, headers={"Content-Type": "text/html"}),
     }
     operator = start_operator(server=api_proxy.url)
     mark = audit.mark()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from controller.resource import REQUESTED_AT_ANNOTATION
+from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION
 from devcluster.cluster import DevCluster
 from tests.cluster.conftest import StartOperator
 from tests.cluster.flux import FLUX_NAMESPACE, FLUX_USER, Flux, run_flux

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.resource import API_VERSION, KIND
+from controller.api.v1alpha1 import API_VERSION, KIND
 from devcluster.cluster import DevCluster
-from docs import generate
-from docs.argocd import CUSTOMIZATIONS
+from hack import states
+from hack.argocd import CUSTOMIZATIONS
 from tests.cluster import judges
 from tests.cluster.eventually import eventually
 from tests.cluster.harness import (
@@ -268,7 +268,7 @@ def test_argos_test_data_is_from_life(life: Life, path: Path) -> None:
 
 def test_the_generated_state_table_is_right() -> None:
     """docs/status.md says of each situation what kstatus itself says; its generator works that out by itself."""
-    situations = generate.situations()
+    situations = states.situations()
     objects = [
         {
             "apiVersion": API_VERSION,
@@ -279,7 +279,7 @@ def test_the_generated_state_table_is_right() -> None:
         }
         for _, repository in situations
     ]
-    assert [generate.kstatus(r.generation, r.status) for _, r in situations] == judges.kstatus(objects)
+    assert [states.kstatus(r.generation, r.status) for _, r in situations] == judges.kstatus(objects)
     assert {"Current", "InProgress", "Failed"} == set(judges.kstatus(objects))
 
 

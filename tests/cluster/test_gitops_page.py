@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.resource import KIND
+from controller.api.v1alpha1 import KIND
 from devcluster.cluster import DevCluster
 from devcluster.gitops import Crds, provide_crds
 from devcluster.tools import Tool, provide, version

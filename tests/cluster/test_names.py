@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller.api.v1alpha1 import GROUP, PLURAL, VERSION
 from controller.errors import InvalidNameError
 from controller.names import REPOSITORY_NAME_PATTERN, validate_repository_name
-from controller.resource import GROUP, PLURAL, VERSION
 from tests.cluster.harness import Api, Objects, OperatorProcess
 from tests.unit.test_names import BAD, GOOD
 
@@ -129,4 +129,4 @@ def test_an_object_whose_name_makes_no_repository_name(objects: Objects, operato
     seen = objects.wait(name, lambda o: o["status"].get("conditions"), tell=operator.log)
     conditions = {c["type"]: c for c in seen["status"]["conditions"]}
     assert conditions["Ready"]["reason"] == conditions["Stalled"]["reason"] == "InvalidName"
-    assert "Set spec.repositoryName to a shorter name" in conditions["Ready"]["message"]
+    assert "set spec.repositoryName to a shorter name" in conditions["Ready"]["message"]

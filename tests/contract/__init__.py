@@ -1,1 +1,1 @@
-"""What every registry must show, run over the fake and over real registries."""
+"""Contract that every registry must fulfil, run on the fake and on real registries."""

@@ -1,4 +1,4 @@
-"""The registries that the contract is checked on."""
+"""Registries under test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.registry import FakeRegistry
 
 FAKE: Final = "fake"
 CREATE_REQUESTS: Final[dict[str, int]] = {RegistryKind.CONTAINER_REGISTRY: 4}
-"""Requests of a create once warm; three where nothing is said. The crate lists no tags, so ``latest`` is asked, too."""
+"""Requests of a create once warm; the default is three. The crate lists no tags, so ``latest`` is read, too."""
 
 SUBJECTS: Final[tuple[str, ...]] = (FAKE, *RegistryKind)
 LISTING_TAGS: Final = tuple(kind for kind in SUBJECTS if kind != RegistryKind.CONTAINER_REGISTRY)
@@ -42,7 +42,7 @@ def crane() -> Path:
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """Return what starts a registry that runs until the end of the session."""
+    """Return a function that starts a registry, which runs until the end of the session."""
     with ExitStack() as running:
 
         def start_until_end(kind: RegistryKind, **options: Any) -> Registry:
@@ -54,7 +54,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
 
 @pytest.fixture(scope="session")
 def running(start: Starter) -> Callable[[RegistryKind], Registry]:
-    """Return the session's registry of a kind, started at its first use."""
+    """Return the session's registry of a kind, started at first use."""
     started: dict[RegistryKind, Registry] = {}
 
     def get(kind: RegistryKind) -> Registry:
@@ -89,7 +89,7 @@ class Subject:
         return self.kind != RegistryKind.CONTAINER_REGISTRY
 
     def open(self, *, prefix: str | None = None) -> LocalArtifactRegistry:
-        """Return a ``LocalArtifactRegistry`` on it, whose binding is named ``artifacts``."""
+        """Return a ``LocalArtifactRegistry`` for it, with a binding named ``artifacts``."""
         return LocalArtifactRegistry("artifacts", binding(self.url, pathPrefix=prefix), transport=self.fake)
 
     def since(self, mark: int) -> list[str]:
@@ -98,12 +98,12 @@ class Subject:
 
 
 def binding(url: str, **fields: object) -> RegistryBinding:
-    """Return a binding as the configuration would give it."""
+    """Return a binding as in the configuration."""
     return parse_binding("artifacts", {"registryUrl": url, **fields})
 
 
 class _NotingFake(FakeRegistry):
-    """The fake, noting requests as the wire tap does."""
+    """The fake, recording requests as the wire tap does."""
 
     def __init__(self, notes: list[str]) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ async def subject(
 
 @pytest.fixture
 async def registry(subject: Subject) -> AsyncIterator[LocalArtifactRegistry]:
-    """Our client of the registry under test."""
+    """The client of the registry under test."""
     async with subject.open() as opened:
         yield opened
 

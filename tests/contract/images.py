@@ -1,4 +1,4 @@
-"""Images pushed and looked at by another client than ours, as a person with Docker would."""
+"""Images pushed and read by an independent client, as Docker would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was pushed."""
+    """A pushed image."""
 
     content: bytes
     media_type: str
@@ -29,7 +29,7 @@ def _digest(content: bytes) -> str:
 
 
 async def push_blob(client: httpx.AsyncClient, path: str, content: bytes) -> dict[str, Any]:
-    """Push a blob by POST, PATCH and PUT, which every registry takes; return digest and size."""
+    """Push a blob by POST, PATCH and PUT, which every registry supports; return digest and size."""
     opened = await client.post(f"/v2/{path}/blobs/uploads/")
     assert opened.status_code == 202, opened.text
     patched = await client.patch(opened.headers["location"], content=content)
@@ -43,7 +43,7 @@ async def push_blob(client: httpx.AsyncClient, path: str, content: bytes) -> dic
 async def push_image(
     client: httpx.AsyncClient, path: str, reference: str | None = None, *, layer: bytes = b"a layer"
 ) -> Pushed:
-    """Push an image with one layer, under a tag or else under its digest."""
+    """Push an image with one layer, by a tag or by its digest."""
     config = await push_blob(client, path, b'{"architecture":"amd64","os":"linux"}')
     manifest = {
         "schemaVersion": 2,
@@ -62,28 +62,28 @@ async def push_index(client: httpx.AsyncClient, path: str, reference: str) -> Pu
 
 
 async def _push(client: httpx.AsyncClient, path: str, reference: str | None, manifest: dict[str, Any]) -> Pushed:
-    # Indented: the bytes must be the very ones that were pushed, not a canonical form of them.
+    # Indented, so that a registry that returns a canonical form instead of the pushed bytes is noticed.
     content = json.dumps(manifest, indent=3).encode()
     pushed = Pushed(content, manifest["mediaType"], _digest(content))
-    answer = await client.put(
+    response = await client.put(
         f"/v2/{path}/manifests/{reference or pushed.digest}",
         content=content,
         headers={"content-type": pushed.media_type},
     )
-    assert answer.status_code == 201, answer.text
+    assert response.status_code == 201, response.text
     return pushed
 
 
 async def fetch(client: httpx.AsyncClient, path: str, reference: str) -> tuple[bytes, str] | None:
     """Return a manifest's bytes and media type; None if there is none."""
-    answer = await client.get(f"/v2/{path}/manifests/{reference}", headers={"accept": f"{MANIFEST}, {INDEX}"})
-    if answer.status_code == 404:
+    response = await client.get(f"/v2/{path}/manifests/{reference}", headers={"accept": f"{MANIFEST}, {INDEX}"})
+    if response.status_code == 404:
         return None
-    assert answer.status_code == 200, answer.text
-    return answer.content, answer.headers["content-type"]
+    assert response.status_code == 200, response.text
+    return response.content, response.headers["content-type"]
 
 
 async def tags(client: httpx.AsyncClient, path: str) -> list[str]:
     """Return all tags of a repository; none if it does not exist."""
-    answer = await client.get(f"/v2/{path}/tags/list")
-    return [] if answer.status_code == 404 else sorted(answer.json()["tags"] or [])
+    response = await client.get(f"/v2/{path}/tags/list")
+    return [] if response.status_code == 404 else sorted(response.json()["tags"] or [])

@@ -1,14 +1,14 @@
 """The contract of ``LocalArtifactRegistry``, on the fake and on every real registry.
 
 =====================  =========================================================================================
-what is there          what create, ensure and get must do
+existing content       result of create and ensure; of get
 =====================  =========================================================================================
-nothing                push the marker (three requests once warm, four on the crate) | ResourceNotFound
-the marker             nothing; origin Created; verified by one request
-a user's ``latest``    nothing; the same bytes before and after; origin Adopted (an image index, too)
-other tags only        nothing, in particular no ``latest``; origin Adopted; found
-the marker and others  nothing; origin Adopted
-``latest`` is dangling push the marker
+nothing                the marker is pushed (three requests once warm, four on the crate); ResourceNotFound
+the marker             nothing is written; origin Created; verified by one request
+a user's ``latest``    nothing is written; origin Adopted (also for an image index)
+other tags only        nothing is written, in particular no ``latest``; origin Adopted; found
+the marker and others  nothing is written; origin Adopted
+``latest`` is dangling the marker is pushed
 =====================  =========================================================================================
 """
 
@@ -29,7 +29,7 @@ from devcluster.registries import Registry, RegistryKind
 from tests.contract import images
 from tests.contract.conftest import CREATE_REQUESTS, DELETING_MANIFESTS, LISTING_TAGS, TAKING_INDEXES, Subject
 
-# The first test of a registry builds it where the machine has it not yet.
+# The first test of a registry builds it if it is not in the cache.
 pytestmark = pytest.mark.timeout(900)
 
 WRITES = ("POST", "PATCH", "PUT", "DELETE")
@@ -42,10 +42,10 @@ def writes(requests: list[str]) -> list[str]:
 
 
 class TestNothingThere:
-    """A repository that does not exist."""
+    """Repositories that do not exist."""
 
     async def test_create_makes_it_exist(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Create answers with name and URI, and afterwards the repository is found, with the same answer."""
+        """Create returns name and URI; afterwards get returns the same."""
         host = subject.url.removeprefix("http://")
         expected = RepositoryResponse(name, f"{host}/artifacts/{name}", None)
         assert await registry.create_repository(name) == expected
@@ -53,42 +53,42 @@ class TestNothingThere:
         assert registry.reference(name) == f"{expected.uri}:latest"
 
     async def test_marker_is_complete(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Another client gets the marker's canonical bytes and the config blob that they refer to."""
+        """Another client reads the marker's canonical bytes and its config blob."""
         await registry.create_repository(name)
         path = f"artifacts/{name}"
         assert await images.fetch(subject.other, path, "latest") == (marker.MANIFEST, marker.MANIFEST_MEDIA_TYPE)
         blob = await subject.other.get(f"/v2/{path}/blobs/{marker.CONFIG_DIGEST}")
         assert (blob.status_code, blob.content) == (200, marker.CONFIG)
 
-    async def test_ensure_says_that_it_created(self, registry: LocalArtifactRegistry, name: str) -> None:
-        """Ensure tells that this call pushed the marker, and the next one that it did not."""
+    async def test_ensure_reports_whether_it_created(self, registry: LocalArtifactRegistry, name: str) -> None:
+        """The first call reports that it pushed the marker, the next one that it did not."""
         first = await registry.ensure_repository(name)
         assert first == EnsuredRepository(name, f"artifacts/{name}", registry.uri(name), Origin.CREATED, created=True)
         second = await registry.ensure_repository(name)
         assert (second.origin, second.created) == (Origin.CREATED, False)
 
-    async def test_get_says_not_found(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Get raises ResourceNotFound with the id that was asked for, and writes nothing."""
+    async def test_get_raises_not_found(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
+        """Get raises ResourceNotFound with the requested id, and writes nothing."""
         with pytest.raises(ResourceNotFound) as raised:
             await registry.get_repository(name)
         assert (raised.value.resource_id, raised.value.status) == (name, 404)
         assert not writes(subject.requests)
 
-    async def test_get_says_not_found_beside_others(self, registry: LocalArtifactRegistry, name: str) -> None:
-        """A repository whose name begins like another's is not that one."""
+    async def test_get_raises_not_found_beside_a_longer_name(self, registry: LocalArtifactRegistry, name: str) -> None:
+        """A prefix of another repository's name is not found."""
         await registry.create_repository(f"{name}-and-more")
         with pytest.raises(ResourceNotFound):
             await registry.get_repository(name)
 
     async def test_sixteen_at_once(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Sixteen simultaneous creates of one repository all succeed, and the marker is pushed once."""
+        """Sixteen concurrent creates of one repository all succeed, and the marker is pushed once."""
         results = await asyncio.gather(*(registry.ensure_repository(name) for _ in range(16)))
         assert sorted(result.created for result in results) == [False] * 15 + [True]
         assert {result.origin for result in results} == {Origin.CREATED}
         assert sum(request.startswith("PUT ") and "/manifests/" in request for request in subject.requests) == 1
 
     async def test_sixteen_repositories_at_once(self, registry: LocalArtifactRegistry, name: str) -> None:
-        """Sixteen repositories created side by side all exist, also while the registry's ways are still unknown."""
+        """Sixteen repositories created concurrently all exist, even before anything is known about the registry."""
         names = [f"{name}-{number}" for number in range(16)]
         results = await asyncio.gather(*(registry.ensure_repository(each) for each in names))
         assert all(result.created for result in results)
@@ -96,20 +96,20 @@ class TestNothingThere:
         assert [each.name for each in found] == names
 
     async def test_three_levels(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """A path of four levels works; a registry that takes two only is said to refuse the name."""
+        """A path of four levels works; on a registry with at most two levels it raises NameRefused."""
         deep = f"team/sub/{name}"
         if subject.takes_deep_paths:
             assert (await registry.ensure_repository(deep)).created
             assert (await registry.get_repository(deep)).uri.endswith(f"/artifacts/{deep}")
             return
-        with pytest.raises(NameRefused, match="fewer path levels") as raised:
+        with pytest.raises(NameRefused, match="name rejected") as raised:
             await registry.ensure_repository(deep)
         assert raised.value.status == 404
-        # And what it refused was not taken for a sign that it refuses others.
+        # The rejection of one name does not affect others.
         assert (await registry.ensure_repository(name)).created
 
     async def test_root_of_the_registry(self, subject: Subject, name: str) -> None:
-        """Under the empty path prefix a repository lies at the registry's root, and what was there is adopted."""
+        """With an empty path prefix, repositories are at the registry's root, and existing ones are adopted."""
         await images.push_image(subject.other, f"root/{name}", "latest")
         async with subject.open(prefix="") as registry:
             assert (await registry.ensure_repository(f"root/{name}")).origin is Origin.ADOPTED
@@ -118,17 +118,17 @@ class TestNothingThere:
 
 
 class TestMarkerThere:
-    """A repository with the marker alone."""
+    """Repositories with only the marker."""
 
     async def test_create_again(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Creating again answers the same and writes nothing."""
+        """Creating again returns the same and writes nothing."""
         first = await registry.create_repository(name)
         mark = len(subject.requests)
         assert await registry.create_repository(name) == first
         assert not writes(subject.since(mark))
 
     async def test_created_by_another_operator(self, subject: Subject, name: str) -> None:
-        """A client that has never seen the repository recognises the marker: Created, not Adopted."""
+        """A new client recognises the marker: Created, not Adopted."""
         async with subject.open() as one:
             await one.ensure_repository(name)
         async with subject.open() as another:
@@ -138,7 +138,7 @@ class TestMarkerThere:
     async def test_serialised_by_another_client(
         self, subject: Subject, registry: LocalArtifactRegistry, name: str
     ) -> None:
-        """The marker in other bytes (the seed's) is a marker."""
+        """The marker is recognised in the seed's serialisation."""
         path = f"artifacts/{name}"
         await images.push_blob(subject.other, path, marker.CONFIG)
         content = json.dumps(json.loads(marker.MANIFEST), indent=2).encode()
@@ -150,7 +150,7 @@ class TestMarkerThere:
 
     @pytest.mark.parametrize("subject", LISTING_TAGS, indirect=True)
     async def test_marker_and_another_tag(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """A tag beside the marker makes the repository Adopted at first sight, and the marker stays."""
+        """A repository with the marker and another tag is Adopted when first seen, and the marker stays."""
         await registry.create_repository(name)
         await images.push_image(subject.other, f"artifacts/{name}", "v1")
         mark = len(subject.requests)
@@ -167,10 +167,10 @@ class TestMarkerThere:
 
 
 class TestUsersContent:
-    """A repository with what others pushed: nothing of it may change."""
+    """Repositories with content of others, which must not change."""
 
     async def use(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Do everything to a repository that must leave it as it is, and check that nothing was written."""
+        """Run all operations that must not change a repository, and assert that nothing was written."""
         mark = len(subject.requests)
         await registry.create_repository(name)
         await registry.get_repository(name)
@@ -199,7 +199,7 @@ class TestUsersContent:
     async def test_other_tags_only(
         self, subject: Subject, registry: LocalArtifactRegistry, name: str, others: tuple[str, ...]
     ) -> None:
-        """A repository without ``latest`` is found and adopted; no ``latest`` appears, and its tags stay the same."""
+        """A repository without ``latest`` is adopted; no ``latest`` is added, and its tags stay the same."""
         path = f"artifacts/{name}"
         pushed = {tag: await images.push_image(subject.other, path, tag, layer=tag.encode()) for tag in others}
         await self.use(subject, registry, name)
@@ -208,7 +208,7 @@ class TestUsersContent:
             assert await images.fetch(subject.other, path, tag) == (image.content, image.media_type)
 
     async def test_pushed_meanwhile(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """What a user pushes over the marker stays, and known facts about the repository stay, too."""
+        """A user's push over the marker stays, and so does the repository's known origin."""
         await registry.ensure_repository(name)
         path = f"artifacts/{name}"
         image = await images.push_image(subject.other, path, "latest")
@@ -217,9 +217,9 @@ class TestUsersContent:
         assert await images.fetch(subject.other, path, "latest") == (image.content, image.media_type)
 
     async def test_others_are_left_alone(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Every request concerns the repository asked for.
+        """Every request is for the requested repository.
 
-        Another one is named only as a mount's source, and where mounts are ignored it is asked whether it has the blob.
+        Another one is only used as a mount's source; where mounts are ignored, its blob is looked up.
         """
         for each in (name, f"{name}-2"):
             mark = len(subject.requests)
@@ -230,14 +230,14 @@ class TestUsersContent:
 
 
 class TestGone:
-    """A repository that was there."""
+    """Repositories that were deleted."""
 
     @pytest.mark.parametrize("subject", DELETING_MANIFESTS, indirect=True)
     @pytest.mark.parametrize("known", [None, Origin.CREATED])
     async def test_created_again(
         self, subject: Subject, registry: LocalArtifactRegistry, name: str, known: Origin | None
     ) -> None:
-        """A repository whose manifests were deleted is created again, though its tag may still be listed."""
+        """A repository whose manifests were deleted is created again, even if its tag is still listed."""
         await registry.ensure_repository(name)
         path = f"artifacts/{name}"
         if subject.fake is not None:
@@ -253,10 +253,10 @@ class TestGone:
 
 
 class TestOnTheWire:
-    """What it costs."""
+    """Request counts."""
 
     async def test_create(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Once warm, a create takes three requests (on the crate four)."""
+        """Once warm, a create takes three requests (four on the crate)."""
         for number in range(3):
             await registry.ensure_repository(f"{name}-{number}")
         mark = len(subject.requests)
@@ -264,14 +264,14 @@ class TestOnTheWire:
         assert len(subject.since(mark)) == CREATE_REQUESTS.get(subject.kind, 3)
 
     async def test_verify(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """A repository that is known is verified by one request."""
+        """A known repository is verified by one request."""
         await registry.ensure_repository(name)
         mark = len(subject.requests)
         await registry.ensure_repository(name, known_origin=Origin.CREATED)
         assert subject.since(mark) == [f"HEAD /v2/artifacts/{name}/manifests/latest"]
 
     async def test_restarted_operator_is_warm(self, subject: Subject, name: str) -> None:
-        """Verifying one repository of ours is enough to mount from it: the next create takes no upload."""
+        """After verifying one created repository, the next create mounts from it instead of uploading."""
         async with subject.open() as before:
             await before.ensure_repository(name)
         async with subject.open() as registry:
@@ -283,7 +283,7 @@ class TestOnTheWire:
         assert f"from=artifacts/{name}" in mounts[0]
 
     async def test_window(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Between the last question and the marker lie two requests at most, cold or warm."""
+        """Between the last read and the push of the marker are at most two requests, cold or warm."""
         for number in range(3):
             mark = len(subject.requests)
             await registry.ensure_repository(f"{name}-{number}")
@@ -297,16 +297,16 @@ class TestOnTheWire:
             assert len(requests) - 2 - questions[-1] <= 2
 
     async def test_ping(self, subject: Subject, registry: LocalArtifactRegistry) -> None:
-        """Ping is one request that names no repository."""
+        """Ping is one request without a repository."""
         await registry.ping()
         assert subject.requests == ["GET /v2/"]
 
 
 class TestManifestsAndBlobs:
-    """The operations that read; paths are full paths in the registry."""
+    """Read operations, with full paths in the registry."""
 
     async def test_get_manifest(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """By tag and by digest, the very bytes that were pushed come with their media type."""
+        """By tag and by digest, the pushed bytes are returned with their media type."""
         path = f"artifacts/{name}"
         image = await images.push_image(subject.other, path, "v1")
         for reference in ("v1", image.digest):
@@ -321,7 +321,7 @@ class TestManifestsAndBlobs:
             assert raised.value.status == 404
 
     async def test_head_manifest(self, subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
-        """Media type and digest, also where the registry tells no digest; None where there is none."""
+        """Media type and digest are returned, even where the registry states no digest; None for a missing manifest."""
         path = f"artifacts/{name}"
         image = await images.push_image(subject.other, path, "v1")
         assert await registry.head_manifest(path, "v1") == (image.media_type, image.digest)
@@ -329,7 +329,7 @@ class TestManifestsAndBlobs:
         assert await registry.head_manifest(f"{path}-2", "v1") is None
 
     async def test_head_blob(self, registry: LocalArtifactRegistry, name: str) -> None:
-        """A blob's size; None where there is none."""
+        """A blob's size is returned; None for a missing blob."""
         await registry.create_repository(name)
         path = f"artifacts/{name}"
         assert await registry.head_blob(path, marker.CONFIG_DIGEST) == len(marker.CONFIG)
@@ -340,7 +340,7 @@ class TestManifestsAndBlobs:
 async def test_marker_by_crane(
     kind: RegistryKind, running: Callable[[RegistryKind], Registry], crane: Path, name: str
 ) -> None:
-    """A widely used client, crane, fetches the marker and finds it valid."""
+    """crane, a widely used client, fetches and validates the marker."""
     url = running(kind).url
     async with LocalArtifactRegistry("artifacts", {"registryUrl": url}) as registry:
         await registry.create_repository(name)

@@ -1,4 +1,4 @@
-"""Every name that the grammar accepts works on both Distributions, and nothing else is ever asked for.
+"""Every name that the grammar accepts works on both versions of Distribution.
 
 That no other text reaches a wire is shown in tests/unit/registry (test_client, test_local).
 """
@@ -24,7 +24,7 @@ LONG_PREFIX = "p" * MAX_PATH_PREFIX
 
 
 async def create(url: str, prefix: str, name: str) -> None:
-    """Create a repository and find it again."""
+    """Create a repository and get it."""
     async with LocalArtifactRegistry("artifacts", binding(url, pathPrefix=prefix)) as registry:
         ensured = await registry.ensure_repository(name)
         assert ensured.path == f"{prefix}/{name}"
@@ -39,7 +39,7 @@ async def create(url: str, prefix: str, name: str) -> None:
 @example(name="0.1_2__3---4/5")
 @settings(max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_accepted_names_work(kind: RegistryKind, running: Callable[[RegistryKind], Registry], name: str) -> None:
-    """Under a short prefix, and under the longest one, where the path has the length that Distribution 2.8 takes."""
+    """Names work with a short prefix and with the longest one, where paths have Distribution 2.8's maximum length."""
     assert len(f"{LONG_PREFIX}/{'a' * MAX_REPOSITORY_NAME}") == MAX_REGISTRY_PATH
     url = running(kind).url
     for prefix in ("names", LONG_PREFIX):

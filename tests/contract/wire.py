@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a registry that notes every request line: what counts is what a client sends."""
+"""TCP proxy in front of a registry that records every request line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.1\r\n")
 
 
 class WireTap:
-    """What passed a proxy.
+    """A proxy's recorded requests.
 
     Attributes:
         url: The proxy's address, to be used instead of the registry's.
@@ -27,7 +27,7 @@ class WireTap:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one connection."""
+        """Accept a connection."""
         task = asyncio.create_task(self._pass_on(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -42,22 +42,22 @@ class WireTap:
         async with _closed_at_end(writer):
             server_reader, server_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
             async with _closed_at_end(server_writer), asyncio.TaskGroup() as both:
-                both.create_task(self._copy(reader, server_writer, note=True))
-                both.create_task(self._copy(server_reader, writer, note=False))
+                both.create_task(self._copy(reader, server_writer, record=True))
+                both.create_task(self._copy(server_reader, writer, record=False))
 
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, note: bool) -> None:
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, record: bool) -> None:
         unread = b""
         with contextlib.suppress(OSError):
             while chunk := await source.read(1 << 16):
-                if note:
-                    unread = self._note(unread + chunk)
+                if record:
+                    unread = self._record(unread + chunk)
                 sink.write(chunk)
                 await sink.drain()
         with contextlib.suppress(OSError):
             sink.write_eof()
 
-    def _note(self, sent: bytes) -> bytes:
-        """Note the request lines in what was sent, and return the rest."""
+    def _record(self, sent: bytes) -> bytes:
+        """Record the request lines in the data, and return the rest."""
         end = 0
         for match in _REQUEST_LINE.finditer(sent):
             self.requests.append(f"{match[1].decode()} {match[2].decode()}")
@@ -77,7 +77,7 @@ async def _closed_at_end(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def tap(target: str) -> AsyncIterator[WireTap]:
-    """Listen on a free loopback port and pass everything on to ``target``."""
+    """Listen on a free loopback port and forward everything to ``target``."""
     tapped = WireTap(target)
     server = await asyncio.start_server(tapped.serve, "127.0.0.1", 0)
     tapped.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -1,1 +1,1 @@
-"""Stand-ins that implement a seam; the contract suites hold them against the real things."""
+"""Fakes that implement an interface; contract suites compare them with the real implementations."""

@@ -1,4 +1,4 @@
-"""A server written byte by byte, for answers that no real one would give."""
+"""HTTP server that sends arbitrary bytes, for responses that no real server would send."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-HeadAndWriter = Callable[[str, "Writer"], Awaitable[None]]
-"""Answers one request: gets its head, and writes what it likes."""
+Responder = Callable[[str, "Writer"], Awaitable[None]]
+"""Responds to one request, given its head and a writer."""
 
 
 class Writer:
@@ -22,23 +22,23 @@ class Writer:
         self.closing = False
 
     async def send(self, content: bytes) -> None:
-        """Send bytes as they are, at the speed at which they are taken."""
+        """Send bytes unchanged, as fast as they are read."""
         self._stream.write(content)
         self.sent += len(content)
         await self._stream.drain()
 
-    async def answer(self, status: str, body: bytes = b"", **headers: str) -> None:
-        """Send a well-formed answer."""
+    async def respond(self, status: str, body: bytes = b"", **headers: str) -> None:
+        """Send a well-formed response."""
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         await self.send(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
 
     def close(self) -> None:
-        """Close after this answer."""
+        """Close the connection after this response."""
         self.closing = True
 
     def reset(self) -> None:
-        """Break the connection at once (RST)."""
+        """Reset the connection at once (RST)."""
         self._stream.transport.abort()
         self.closing = True
 
@@ -49,7 +49,7 @@ class RawServer:
 
     Attributes:
         url: Its address.
-        heads: The head of each request that arrived, in order, header names in lower case.
+        heads: The head of each request received, in order, with lower-case header names.
         bodies: Their bodies.
         writers: One for each connection.
     """
@@ -66,7 +66,7 @@ class RawServer:
 
 
 @asynccontextmanager
-async def raw_server(answer: HeadAndWriter, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+async def raw_server(respond: Responder, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
     """Run a server on a free loopback port."""
     state = RawServer("", [], [], [])
     tasks: set[asyncio.Task[None]] = set()
@@ -80,7 +80,7 @@ async def raw_server(answer: HeadAndWriter, *, tls: ssl.SSLContext | None = None
                     head = _lower_names((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
                     state.heads.append(head)
                     state.bodies.append(await reader.readexactly(_length(head)))
-                    await answer(head, writer)
+                    await respond(head, writer)
         finally:
             stream.close()
             with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""An OCI registry in memory, as httpx's transport: the seam that the network fills otherwise.
+"""OCI registry in memory, as an httpx transport in place of the network.
 
-It behaves as Distribution 3 does, and passes the contract suite that the real registries pass.
+It behaves like Distribution 3, and passes the contract suite of the real registries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NOT_FOUND = {"manifests": "MANIFEST_UNKNOWN", "blobs": "BLOB_UNKNOWN"}
 
 @dataclass(frozen=True)
 class StoredManifest:
-    """A manifest as pushed."""
+    """A pushed manifest."""
 
     content: bytes
     media_type: str
@@ -43,37 +43,37 @@ class FakeRepository:
 
 
 class FakeRegistry(httpx.AsyncBaseTransport):
-    """The registry.
+    """Fake registry.
 
     Attributes:
         repositories: Its content by path.
-        requests: Every request that arrived, in order.
-        answer_instead: Asked first, for faults: what it returns is the answer, unless it is None.
-        read_only: Whether writes are refused, as in Distribution's maintenance mode.
+        requests: Every request received, in order.
+        override: Called first, to inject faults: its result is the response, unless it is None.
+        read_only: Whether writes are rejected, as in Distribution's maintenance mode.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, FakeRepository] = {}
         self.requests: list[httpx.Request] = []
-        self.answer_instead: Callable[[httpx.Request], Awaitable[httpx.Response | None]] | None = None
+        self.override: Callable[[httpx.Request], Awaitable[httpx.Response | None]] | None = None
         self.read_only = False
         self._sessions: dict[str, bytes] = {}
         self._ids: Iterator[int] = itertools.count(1)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request, seen as a server sees it: with the target in the place of the URL's path and query."""
+        """Respond to a request as a server sees it: with the target as the URL's path and query."""
         if "target" in request.extensions:
             request.url = request.url.copy_with(raw_path=request.extensions["target"])
         return await self.respond(request)
 
     async def respond(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request; subclasses add to it."""
+        """Respond to a request; subclasses extend it."""
         await request.aread()
         self.requests.append(request)
-        if self.answer_instead is not None:
-            answer = await self.answer_instead(request)
-            if answer is not None:
-                return answer
+        if self.override is not None:
+            response = await self.override(request)
+            if response is not None:
+                return response
         return self._route(request)
 
     def _route(self, request: httpx.Request) -> httpx.Response:
@@ -86,9 +86,9 @@ class FakeRegistry(httpx.AsyncBaseTransport):
             return _error(400, "NAME_INVALID")
         if self.read_only and request.method not in ("GET", "HEAD"):
             return httpx.Response(405, text="Method not allowed\n")
-        return self._answer(match["name"], match, request)
+        return self._dispatch(match["name"], match, request)
 
-    def _answer(self, name: str, match: re.Match[str], request: httpx.Request) -> httpx.Response:
+    def _dispatch(self, name: str, match: re.Match[str], request: httpx.Request) -> httpx.Response:
         if match["tags"]:
             return self._list_tags(name, request)
         if match["session"] is not None:
@@ -111,7 +111,7 @@ class FakeRegistry(httpx.AsyncBaseTransport):
         found = self._find(self.repositories.get(name, FakeRepository()), kind, reference)
         accepted = request.headers.get("accept", "")
         if found is None or (kind == "manifests" and found.media_type not in accepted):
-            # The body is left out of the answer to a HEAD by a real server.
+            # A real server omits the body of a HEAD response.
             return _error(404, _NOT_FOUND[kind]) if request.method == "GET" else httpx.Response(404)
         headers = {
             "content-type": found.media_type,

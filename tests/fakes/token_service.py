@@ -1,4 +1,4 @@
-"""A token service as Distribution wants it: it signs with a key whose certificate the registry trusts.
+"""Token service for Distribution: it signs with a key whose certificate the registry trusts.
 
 Written from the specification ("Token Authentication Specification" and "… Implementation" of Distribution): a JSON web
 token with the granted access as a claim, and the signing certificate in its header.
@@ -29,11 +29,11 @@ SERVICE: Final = "test registry"
 ISSUER: Final = "test tokens"
 
 Grant = Callable[[str, list[str]], list[str]]
-"""Says which of the actions asked for on a repository are granted."""
+"""Returns which of the requested actions on a repository are granted."""
 
 
 def grant_all(_: str, actions: list[str]) -> list[str]:
-    """Grant whatever is asked for."""
+    """Grant all requested actions."""
     return actions
 
 
@@ -42,10 +42,10 @@ class TokenService:
     """A running token service.
 
     Attributes:
-        url: Where tokens are to be asked for.
-        bundle: File with the certificates that a registry has to trust.
-        authorization: What a request must carry; None: anonymous.
-        grant: What is granted.
+        url: Where tokens are requested.
+        bundle: File with the certificates that the registry must trust.
+        authorization: Required Authorization header; None for anonymous access.
+        grant: Returns the granted actions.
         scopes: The scopes of each request, in order.
     """
 
@@ -56,7 +56,7 @@ class TokenService:
     scopes: list[list[str]] = field(default_factory=list)
 
     def registry_config(self) -> dict[str, object]:
-        """Return what makes Distribution use it."""
+        """Return the configuration with which Distribution uses it."""
         token = {"realm": self.url, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(self.bundle)}
         return {"auth": {"token": token}}
 
@@ -66,7 +66,7 @@ async def token_service(directory: Path) -> AsyncIterator[TokenService]:
     """Run a token service on a free loopback port.
 
     Args:
-        directory: Where the certificates go.
+        directory: Directory for the certificates.
     """
     ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
     issued = ca.issue_cert("tokens", key_type=trustme.KeyType.ECDSA)
@@ -74,18 +74,18 @@ async def token_service(directory: Path) -> AsyncIterator[TokenService]:
     ca.cert_pem.write_to_path(str(bundle))
     service = TokenService("", bundle)
 
-    async def answer(head: str, writer: Writer) -> None:
+    async def respond(head: str, writer: Writer) -> None:
         lines = head.split("\r\n")
         query = parse_qs(urlsplit(lines[0].split(" ")[1]).query)
         service.scopes.append(query.get("scope", []))
         sent = next((line.partition(": ")[2] for line in lines if line.startswith("authorization: ")), None)
         if sent != service.authorization or query.get("service") != [SERVICE]:
-            await writer.answer("401 Unauthorized", WWW_Authenticate='Basic realm="tokens"')
+            await writer.respond("401 Unauthorized", WWW_Authenticate='Basic realm="tokens"')
             return
         token = _sign(issued, [_access(scope, service.grant) for scope in query.get("scope", [])])
-        await writer.answer("200 OK", json.dumps({"token": token, "expires_in": 300}).encode())
+        await writer.respond("200 OK", json.dumps({"token": token, "expires_in": 300}).encode())
 
-    async with raw_server(answer) as server:
+    async with raw_server(respond) as server:
         service.url = f"{server.url}/token"
         yield service
 

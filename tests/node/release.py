@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from controller.resource import GROUP, PLURAL
+from controller.api.v1alpha1 import GROUP, PLURAL
 from devcluster.errors import CommandFailed
 from devcluster.manifests import CHART, NAMESPACE
 from devcluster.node.node import Node

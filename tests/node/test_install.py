@@ -22,8 +22,9 @@ from devcluster.manifests import CHART, NAMESPACE
 from devcluster.node.node import Node
 from tests.charts.rendering import FULL_NAME, RELEASE
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import FULL, Api, Audit, Objects
+from tests.cluster.harness import Api, Audit, Objects
 from tests.node.release import DEPLOYMENT, REGISTRY, RESTRICTED, Release
+from tests.settings import FULL
 
 _USER = f"system:serviceaccount:{NAMESPACE}:{FULL_NAME}"
 # In the image /var/run leads to /run.

@@ -1,1 +1,1 @@
-"""Tests of single parts; each takes less than two seconds."""
+"""Unit tests: fast, and without servers."""

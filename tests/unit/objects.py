@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from controller.api.v1alpha1 import ArtifactRepository
 from controller.config import OperatorConfig
-from controller.resource import ArtifactRepository
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ def make_object(
     annotations: Mapping[str, str] | None = None,
     deleting: bool = False,
 ) -> ArtifactRepository:
-    """Return an object as the API server would send it; without a status it is new."""
+    """Return an object as the API server would send it; without status it is new."""
     metadata: dict[str, Any] = {
         "namespace": namespace,
         "name": name,

@@ -1,4 +1,4 @@
-"""The configuration file: what is read, and what a person is told about what is not."""
+"""The configuration file: valid files, and messages for invalid ones."""
 
 import contextlib
 import re
@@ -28,8 +28,8 @@ def binding(fields: str) -> str:
     return f"defaultRegistry: a\nregistries: {{a: {{registryUrl: 'https://r:5000', {fields}}}}}\n"
 
 
-def test_the_least_that_works() -> None:
-    """All but the address has a default."""
+def test_minimal_configuration() -> None:
+    """Every field except the address has a default."""
     config = parse_config(MINIMAL)
     registry = config.registries["a"]
     assert registry.registry_url == "http://registry:5000"
@@ -39,7 +39,7 @@ def test_the_least_that_works() -> None:
     assert config.timings.resync_interval == timedelta(minutes=10)
 
 
-def test_all_that_can_be_said() -> None:
+def test_all_fields() -> None:
     """Each field is read from its camelCase name."""
     config = parse_config("""
         defaultRegistry: artifacts
@@ -94,21 +94,21 @@ def test_all_that_can_be_said() -> None:
         (binding("references: {host: 'http://x'}"), "registries.a.references.host: 'http://x' is not a host"),
         (
             binding("credentials: {dockerConfigFile: /x, basic: {usernameFile: /u, passwordFile: /p}}"),
-            "registries.a.credentials: give either basic or dockerConfigFile",
+            "registries.a.credentials: set either basic or dockerConfigFile",
         ),
         (binding("credentials: {tokenRealms: [auth]}"), "registries.a.credentials.tokenRealms: 'auth' is not a URL"),
         (binding("tls: {caFile: /x, insecureSkipVerify: true}"), "registries.a.tls: caFile has no effect"),
         (
             "defaultRegistry: a\nregistries: {a: {registryUrl: 'http://r', tls: {}}}",
-            "registries.a: tls needs a registryUrl that starts with https://",
+            "registries.a: tls requires a registryUrl that starts with https://",
         ),
         (f"{MINIMAL}timings: {{resyncInterval: 10}}", "timings.resyncInterval: not a duration: write for example 90s"),
         (f"{MINIMAL}timings: {{resyncInterval: 0s}}", "timings.resyncInterval: must be longer than zero"),
         (f"{MINIMAL}timings: {{resyncInterval: ''}}", "timings.resyncInterval: not a duration"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_path(text: str, complaint: str) -> None:
-    """Each mistake gives the field's path and what to write instead."""
+def test_errors_name_the_path_of_the_field(text: str, complaint: str) -> None:
+    """Each message has the path of the field and says what to write instead."""
     with pytest.raises(ConfigError, match=re.escape(complaint)):
         parse_config(text)
 
@@ -124,7 +124,7 @@ def test_what_is_wrong_is_named_by_its_path(text: str, complaint: str) -> None:
     ],
 )
 def test_registry_urls_are_normalised(url: str, normal: str) -> None:
-    """A scheme is added where there is none, and a slash at the end is no part of the address."""
+    """A missing scheme is added and a trailing slash removed."""
     assert normalise_registry_url(url) == normal
 
 
@@ -132,7 +132,7 @@ def test_registry_urls_are_normalised(url: str, normal: str) -> None:
     ("url", "complaint"),
     [
         ("ftp://r", "scheme 'ftp' is not supported"),
-        ("http://user:secret@r", "put them into a Secret"),
+        ("http://user:secret@r", "name the files of a Secret"),
         ("http://r/path", "use pathPrefix for a path"),
         ("http://r?x=1", "use pathPrefix for a path"),
         ("http://r:99999", "is not a URL"),
@@ -141,7 +141,7 @@ def test_registry_urls_are_normalised(url: str, normal: str) -> None:
     ],
 )
 def test_unusable_registry_urls(url: str, complaint: str) -> None:
-    """What cannot be called is refused when the file is read; a secret in it is not repeated."""
+    """Unusable URLs are rejected, and a password in one does not appear in the message."""
     with pytest.raises(ValueError, match=complaint) as caught:
         normalise_registry_url(url)
     assert "secret@" not in str(caught.value)
@@ -162,22 +162,22 @@ FRAGMENTS = [
 @example("!!float ")
 @example("!!bool x")
 @example("!!timestamp x")
-def test_what_is_no_yaml_is_said_so(text: str) -> None:
-    """Any text is read or refused: an edit of a file, or of somebody's ConfigMap, ends no running operator."""
+def test_invalid_yaml_is_a_configuration_error(text: str) -> None:
+    """Any text is either parsed or rejected with ConfigError, so that no edit of a file ends a running operator."""
     with contextlib.suppress(ConfigError):
         read_yaml(text)
 
 
-def test_a_wrong_binding_is_the_seeds_error() -> None:
-    """One binding by itself raises the error of the seed's name, with the binding's."""
+def test_an_invalid_binding_raises_binding_config_invalid() -> None:
+    """An invalid binding raises BindingConfigInvalid with the name of the binding."""
     with pytest.raises(BindingConfigInvalid, match="'b' is invalid: registryUrl: required"):
         parse_binding("b", {})
     with pytest.raises(BindingConfigInvalid, match="expected the Local variant"):
         parse_binding("b", {"service": "ecr", "registryUrl": "r"})
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """The path comes first in the message."""
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    """The message starts with the path of the file."""
     with pytest.raises(ConfigError, match=r"missing\.yaml: cannot be read"):
         load_config(tmp_path / "missing.yaml")
     bad = tmp_path / "bad.yaml"
@@ -190,8 +190,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["1ms", "500ms", "1s", "60s", "90s", "2m", "10m", "1h", "36h"])
-def test_durations_are_told_as_they_are_written(text: str) -> None:
-    """A message shows a duration as a person would write it, and it is read as the same one."""
+def test_formatted_durations_parse_to_the_same_value(text: str) -> None:
+    """A formatted duration looks like one in the configuration, and parses to the same value."""
     config = parse_config(
         f"{{defaultRegistry: a, registries: {{a: {{registryUrl: b}}}}, timings: {{resyncInterval: {text}}}}}"
     )

@@ -1,14 +1,14 @@
-"""The documentation tells the truth.
+"""The documentation is correct.
 
 =======================  ==========================================================================
-what a page has          what it is held against
+part of a page           is compared with
 =======================  ==========================================================================
 a generated block        the generator, and with it models, enums, CRD, RBAC, metrics, command line
-a link                   the files and headings that are there
+a link                   existing files and headings
 a configuration          ``controller.config.parse_config``
-an ArtifactRepository    the CRD's schema, and the grammar of names
-a command line           the operator's options, the Makefile's targets, the files of this repository
-a metric, a log line     the metrics that there are, the sources
+an ArtifactRepository    the CRD's schema and the grammar of names
+a command line           the operator's options, the Makefile's targets, existing files
+a metric, a log line     the operator's metrics, its sources
 =======================  ==========================================================================
 """
 
@@ -24,14 +24,15 @@ import yaml
 from click.testing import CliRunner
 
 from controller import cli
+from controller.api.conditions import ConditionType
+from controller.api.v1alpha1 import API_VERSION, KIND
 from controller.config import parse_config
 from controller.metrics import Metrics
 from controller.names import validate_repository_name
-from controller.resource import API_VERSION, KIND, ConditionType
 from devcluster.cluster import Kubernetes
 from devcluster.manifests import CHART
 from devcluster.tools import version
-from docs import generate
+from hack import generate
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "charts").glob("*/README.md")])
@@ -47,18 +48,18 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relativ
 
 
 def code(page: Path, language: str) -> list[str]:
-    """Return a page's code blocks in a language."""
+    """Return the code blocks of a page in a language."""
     return [block["text"] for block in _CODE.finditer(page.read_text()) if block["language"] == language]
 
 
 def documents(page: Path) -> Iterator[Any]:
-    """Yield each YAML document in a page."""
+    """Yield each YAML document on a page."""
     for text in code(page, "yaml"):
         yield from yaml.safe_load_all(text)
 
 
 def anchors(page: Path) -> set[str]:
-    """Return what a link into a page may end with."""
+    """Return the anchors of a page."""
     text = page.read_text()
     headings = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in _HEADING.findall(text)}
     return headings | set(re.findall(r'<a id="([^"]+)">', text))
@@ -68,7 +69,7 @@ _TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean
 
 
 def misfits(value: Any, schema: Mapping[str, Any], path: str = "object") -> Iterator[str]:
-    """Yield what is wrong with a value by a schema of the kind that CRDs have."""
+    """Yield the errors of a value by a schema of the kind that CRDs have."""
     if not isinstance(value, _TYPES[schema["type"]]):
         yield f"{path} is no {schema['type']}"
     elif isinstance(value, dict) and "properties" in schema:
@@ -84,7 +85,7 @@ def misfits(value: Any, schema: Mapping[str, Any], path: str = "object") -> Iter
 
 
 def misfits_of_text(value: str, schema: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield what is wrong with a string."""
+    """Yield the errors of a string."""
     if value not in schema.get("enum", [value]):
         yield f"{path} is none of {schema['enum']}"
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
@@ -94,7 +95,7 @@ def misfits_of_text(value: str, schema: Mapping[str, Any], path: str) -> Iterato
 
 
 def check_object(document: Mapping[str, Any]) -> None:
-    """Fail unless the API server would take an ArtifactRepository."""
+    """Fail unless the API server would accept an ArtifactRepository."""
     assert document["apiVersion"] == API_VERSION
     assert list(misfits(document, SCHEMA)) == []
     for name in ("repositoryName", "registry"):
@@ -103,29 +104,29 @@ def check_object(document: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", generate.BLOCKS)
-def test_every_block_is_on_a_page(name: str) -> None:
-    """What can be generated is shown somewhere, once."""
+def test_every_block_is_on_one_page(name: str) -> None:
+    """Each generated block is used exactly once."""
     marker = f"<!-- begin {name}: written by make docs -->"
     assert sum(page.read_text().count(marker) for page in PAGES) == 1
 
 
 @pages
 def test_generated_blocks_are_up_to_date(page: Path) -> None:
-    """Code and manifests have not moved on without the page: otherwise, `make docs`."""
+    """No generated block is stale; if one is, run `make docs`."""
     text = page.read_text()
     assert generate.fill(text) == text
     assert text.count("<!-- begin ") == text.count("<!-- end ")
 
 
-def test_every_condition_type_is_told_of() -> None:
-    """The table of condition types is written by hand, and complete."""
+def test_every_condition_type_is_documented() -> None:
+    """The hand-written table of condition types is complete."""
     text = (ROOT / "docs" / "status.md").read_text()
     assert [type_ for type_ in ConditionType if f"| `{type_}` |" not in text] == []
 
 
 @pages
 def test_links_resolve(page: Path) -> None:
-    """Each relative link leads to a file that is there, and to a heading in it."""
+    """Each relative link leads to an existing file, and to a heading in it."""
     for link in _LINK.finditer(page.read_text()):
         target, _, anchor = link["target"].partition("#")
         if "://" in target:
@@ -157,14 +158,14 @@ def test_yaml(page: Path) -> None:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_samples(path: Path) -> None:
-    """Each ArtifactRepository in manifests/ fits the CRD, Argo CD's test data among them."""
+    """Each ArtifactRepository in manifests/ fits the CRD, including Argo CD's test data."""
     for document in yaml.safe_load_all(path.read_text()):
         if document.get("kind") == KIND:
             check_object(document)
 
 
 def test_a_misfit_is_found() -> None:
-    """The check of objects against the CRD is one."""
+    """The check of objects against the CRD detects errors."""
     wrong = {"spec": {"registry": 5, "repositoryname": "x"}, "status": {"origin": "Found", "uri": ""}}
     assert set(misfits(wrong, SCHEMA)) == {
         "object.spec.registry is no string",
@@ -175,7 +176,7 @@ def test_a_misfit_is_found() -> None:
 
 
 def commands() -> Iterator[list[str]]:
-    """Yield each command in the pages' shell blocks, without its comment."""
+    """Yield each command in the shell blocks of all pages, without comments."""
     for page in PAGES:
         for text in code(page, "sh"):
             for line in text.replace("\\\n", " ").splitlines():
@@ -183,24 +184,24 @@ def commands() -> Iterator[list[str]]:
                     yield words
 
 
-def test_there_are_commands() -> None:
-    """The tests below read something."""
+def test_commands_are_found() -> None:
+    """The tests of commands below have input."""
     programs = {words[0] for words in commands()}
     assert {"make", "kubectl", ".venv/bin/artifact-repository-controller"} <= programs
 
 
-def test_targets_exist() -> None:
-    """Each target of make in the documentation is in the Makefile; inline ones, too."""
+def test_make_targets_exist() -> None:
+    """Each make target in the documentation is in the Makefile, also those in text."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {word for words in commands() if words[0] == "make" for word in words[1:] if "=" not in word}
     for page in PAGES:
         named |= {w for found in re.findall(r"`make ([^`]+)`", page.read_text()) for w in found.split() if "=" not in w}
-    assert {"demo", "test", "install", "docs", "image", "kind-load"} <= named
+    assert {"demo", "unit", "test", "install", "docs", "image", "kind-load"} <= named
     assert named - targets == set()
 
 
 def test_options_exist() -> None:
-    """Each command line of the operator has a command and options that it knows."""
+    """Each command line of the operator uses an existing command and existing options."""
     seen = 0
     for words in commands():
         if Path(words[0]).name != "artifact-repository-controller":
@@ -214,7 +215,7 @@ def test_options_exist() -> None:
 
 @pages
 def test_flags_in_text_are_known(page: Path) -> None:
-    """Each flag that the text names is the operator's, or of a tool that is named beside it."""
+    """Each flag in the text belongs to the operator, or to a tool that is named next to it."""
     ours = {
         name
         for command in cli.main.commands.values()
@@ -222,13 +223,13 @@ def test_flags_in_text_are_known(page: Path) -> None:
         if isinstance(option, click.Option)
         for name in (*option.opts, *option.secondary_opts)
     }
-    others = {"--wait", "--for", "--take-ownership"}  # helm's and kubectl's
+    others = {"--wait", "--for", "--take-ownership", "--no-cov"}  # of helm, kubectl and pytest
     text = _CODE.sub("", page.read_text())
     assert {found.partition("=")[0] for found in re.findall(r"`(--[a-z-]+)", text)} - ours - others == set()
 
 
-def test_help_names_a_page_that_is_there() -> None:
-    """The operator's own help refers to the documentation."""
+def test_help_names_an_existing_page() -> None:
+    """The operator's help refers to an existing page."""
     answer = CliRunner().invoke(cli.main, ["run", "--help"])
     assert answer.exit_code == 0
     for name in re.findall(r"docs/[a-z-]+\.md", answer.output):
@@ -237,7 +238,7 @@ def test_help_names_a_page_that_is_there() -> None:
 
 
 def test_files_in_commands_exist() -> None:
-    """Each file of this repository that a command names is there."""
+    """Each file of this repository in a command exists."""
     folders = ("manifests/", "docs/", "requirements/", "tests/")
     named = {word for words in commands() for word in words if word.startswith(folders)}
     assert "manifests/crd.yaml" in named
@@ -246,7 +247,7 @@ def test_files_in_commands_exist() -> None:
 
 @pages
 def test_metrics_exist(page: Path) -> None:
-    """Each metric that a page names is one that the operator has, with the labels that it has."""
+    """Each metric on a page is a metric of the operator."""
     metrics = Metrics()
     metrics.observe_registries(lambda: {"artifacts": None})
     known = {family.name for family in metrics.registry.collect()}
@@ -255,7 +256,7 @@ def test_metrics_exist(page: Path) -> None:
 
 
 def test_log_lines_exist() -> None:
-    """What operations.md says to look for in the log is what the operator writes."""
+    """The log messages in operations.md are in the sources."""
     page = (ROOT / "docs" / "operations.md").read_text()
     section = page.partition("\n## Log\n")[2].partition("\n## ")[0]
     phrases = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
@@ -277,7 +278,7 @@ def test_events_exist() -> None:
 
 
 def test_kubernetes_versions() -> None:
-    """README, alone of the pages, names the oldest and the newest Kubernetes of the tests; Helm refuses older ones."""
+    """Only README names the oldest and newest tested Kubernetes; the chart rejects older ones."""
     versions = [version(one.apiserver) for one in (Kubernetes.OLDEST, Kubernetes.NEWEST)]
     oldest, newest = (one.removeprefix("v").rpartition(".")[0] for one in versions)
     assert (
@@ -290,6 +291,6 @@ def test_kubernetes_versions() -> None:
 
 
 @pages
-def test_no_address_of_a_machine(page: Path) -> None:
-    """No page leads to where only its author can go."""
+def test_no_path_of_a_machine(page: Path) -> None:
+    """No page contains a path of the machine of its author."""
     assert re.findall(r"/work/|/root/|/tmp/", page.read_text()) == []

@@ -1,4 +1,4 @@
-"""manifests/kind/ is what a person with Docker starts from; here it is tried as far as it goes without an engine."""
+"""manifests/kind/, tested as far as possible without a container engine."""
 
 import os
 import stat
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.addresses import HOSTING_KEY, HOSTING_NAME, HOSTING_NAMESPACE, RegistryHosting, resolve_addresses
 from controller.config import RegistryBinding, parse_config
-from controller.references import HOSTING_KEY, HOSTING_NAME, HOSTING_NAMESPACE, RegistryHosting, resolve_addresses
 from tests.environment import outside_make
 
 ROOT = Path(__file__).parents[2]
@@ -44,21 +44,21 @@ def container(deployment: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", sorted(KIND.rglob("*.yaml")), ids=lambda path: path.name)
-def test_yaml(path: Path) -> None:
-    """Every file is YAML, and says what it is."""
+def test_files_are_objects(path: Path) -> None:
+    """Every file is YAML with apiVersion and kind."""
     for document in load(path):
         assert document["apiVersion"]
         assert document["kind"]
 
 
-def test_configuration(config_map: dict[str, Any]) -> None:
-    """The operator takes its configuration, and calls the registry by the name that it has in the cluster."""
+def test_configuration_is_valid(config_map: dict[str, Any]) -> None:
+    """The operator accepts the configuration and calls the registry by its name in the cluster."""
     config = parse_config(config_map["data"]["config.yaml"])
     assert config.registries[config.default_registry].registry_url == "http://kind-registry:5000"
 
 
 def test_environment(container: dict[str, Any]) -> None:
-    """The Pod's identity is told by the downward API; nothing else is."""
+    """The environment has the Pod's identity from the downward API, and nothing else."""
     told = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"]}
     assert told == {
         "POD_NAME": "metadata.name",
@@ -68,7 +68,7 @@ def test_environment(container: dict[str, Any]) -> None:
 
 
 def test_account_and_names(config_map: dict[str, Any], deployment: dict[str, Any]) -> None:
-    """It runs in the namespace and as the ServiceAccount of manifests/."""
+    """The operator runs in the namespace and as the ServiceAccount of manifests/."""
     (namespace,) = load(ROOT / "manifests" / "namespace.yaml")
     account = next(d for d in load(ROOT / "manifests" / "rbac.yaml") if d["kind"] == "ServiceAccount")
     assert deployment["metadata"]["namespace"] == config_map["metadata"]["namespace"] == namespace["metadata"]["name"]
@@ -79,7 +79,7 @@ def test_account_and_names(config_map: dict[str, Any], deployment: dict[str, Any
 
 
 def test_restricted(deployment: dict[str, Any], container: dict[str, Any]) -> None:
-    """It may not do what it need not."""
+    """The Pod has no privileges that it does not need."""
     pod = deployment["spec"]["template"]["spec"]["securityContext"]
     assert pod == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert container["securityContext"] == {
@@ -92,7 +92,7 @@ def test_restricted(deployment: dict[str, Any], container: dict[str, Any]) -> No
 
 
 def test_image_is_the_one_that_make_builds(container: dict[str, Any]) -> None:
-    """`make image kind-load` brings what the Deployment names, and the kubelet does not look for it elsewhere."""
+    """`make image kind-load` loads the image that the Deployment names, and the kubelet does not pull it."""
     commands = subprocess.run(
         ["make", "--no-print-directory", "-n", "image", "kind-load"],
         cwd=ROOT,
@@ -107,10 +107,10 @@ def test_image_is_the_one_that_make_builds(container: dict[str, Any]) -> None:
 
 
 class Engine:
-    """Stand-ins for docker, kind and kubectl that note what they are asked.
+    """Stand-ins for docker, kind and kubectl that record their calls.
 
     Args:
-        folder: Where they lie and note it.
+        folder: Directory for the programs and the records.
     """
 
     _PROGRAM = """#!/bin/sh
@@ -136,7 +136,7 @@ esac
             program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
     def run(self, *, state: str, network: str, nodes: str = "kind-control-plane\n", **environment: str) -> str:
-        """Run registry.sh; return what it said, if it failed."""
+        """Run registry.sh; return its error output if it failed."""
         self._calls.write_text("")
         answer = subprocess.run(
             [KIND / "registry.sh"],
@@ -156,11 +156,11 @@ esac
         return answer.stderr if answer.returncode else ""
 
     def calls(self) -> list[str]:
-        """Return what was asked of them, with what was written into nodes."""
+        """Return the recorded calls, with the text that was written into nodes."""
         return self._calls.read_text().splitlines()
 
     def applied(self) -> dict[str, Any]:
-        """Return what kubectl was given."""
+        """Return the object that kubectl received."""
         (document,) = load(self._applied)
         return dict(document)
 
@@ -172,7 +172,7 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def test_registry_from_nothing(engine: Engine) -> None:
-    """It starts the registry on loopback, connects it, and tells each node both of its names."""
+    """registry.sh starts the registry on loopback, connects it, and configures both of its names on each node."""
     assert engine.run(state="absent", network="null", nodes="kind-control-plane\nkind-worker\n") == ""
     calls = engine.calls()
     (started,) = [call for call in calls if call.startswith("docker run ")]
@@ -186,26 +186,26 @@ def test_registry_from_nothing(engine: Engine) -> None:
 
 
 def test_registry_again(engine: Engine) -> None:
-    """What is there already is neither started nor connected again."""
+    """An existing registry is neither started nor connected again."""
     assert engine.run(state="true", network='{"IPAddress":"172.18.0.3"}') == ""
     assert [call for call in engine.calls() if call.startswith(("docker run", "docker start", "docker network"))] == []
 
 
 def test_registry_stopped(engine: Engine) -> None:
-    """A registry that was stopped is started, with what it holds."""
+    """A stopped registry is started again with its data."""
     assert engine.run(state="false", network='{"IPAddress":""}') == ""
     assert "docker start kind-registry" in engine.calls()
 
 
 def test_no_cluster(engine: Engine) -> None:
-    """One sentence says what is missing, and nothing is applied to another cluster."""
+    """Without the cluster, one sentence says what is missing, and nothing is applied to another cluster."""
     said = engine.run(state="true", network="{}", nodes="", KIND_CLUSTER="dev")
     assert said.startswith("There is no kind cluster named 'dev'")
     assert [call for call in engine.calls() if call.startswith("kubectl")] == []
 
 
 def test_other_names(engine: Engine) -> None:
-    """Cluster, registry and port can be other ones, everywhere."""
+    """Cluster, registry and port can be changed everywhere."""
     names = {"KIND_CLUSTER": "dev", "REGISTRY_NAME": "reg", "REGISTRY_PORT": "5055"}
     assert engine.run(state="absent", network="null", **names) == ""
     calls = "\n".join(engine.calls())
@@ -217,8 +217,8 @@ def test_other_names(engine: Engine) -> None:
     assert hosting == RegistryHosting("localhost:5055", "localhost:5055", "reg:5000")
 
 
-def test_one_name_for_everybody(engine: Engine, config_map: dict[str, Any]) -> None:
-    """The advertisement and the operator's configuration together give the names that docs/kind.md promises."""
+def test_addresses_are_those_of_the_documentation(engine: Engine, config_map: dict[str, Any]) -> None:
+    """Advertisement and configuration together result in the addresses in docs/kind.md."""
     engine.run(state="true", network="{}")
     advertised = engine.applied()
     assert advertised["metadata"] == {"name": HOSTING_NAME, "namespace": HOSTING_NAMESPACE}

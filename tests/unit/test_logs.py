@@ -1,4 +1,4 @@
-"""Logging: one entry a line, whatever is in it."""
+"""Logging: one line per entry, whatever it contains."""
 
 import json
 import logging
@@ -12,8 +12,8 @@ FORGED = "a\n2026-01-01 ERROR forged\r\x1b[31m\u2028\u202ex"
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Put the logging of the test run back."""
+def restored_logging() -> Iterator[None]:
+    """Restore the logging of the test run."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
@@ -21,7 +21,7 @@ def restored() -> Iterator[None]:
 
 
 def log(capsys: pytest.CaptureFixture[str], format_: LogFormat) -> str:
-    """Log a message and an exception with forged lines in them; return what was written."""
+    """Log a message and an exception that contain forged lines; return the output."""
     configure_logging("info", format_)
     logger = logging.getLogger("controller.test")
     logger.info("name %s", FORGED)
@@ -34,7 +34,7 @@ def log(capsys: pytest.CaptureFixture[str], format_: LogFormat) -> str:
 
 
 def test_text_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
-    """What does not print is escaped, and a trace is indented: no line of it looks like an entry."""
+    """Non-printable characters are escaped and traces indented, so that no line of them looks like an entry."""
     written = log(capsys, LogFormat.TEXT)
     entries = [line for line in written.splitlines() if not line.startswith("    ")]
     assert len(entries) == 2
@@ -42,8 +42,8 @@ def test_text_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
     assert not set("\r\x1b\u2028\u202e") & set(written)
 
 
-def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the fields that log collectors look for."""
+def test_json_is_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line is a JSON object with the fields that log collectors expect."""
     entries = [json.loads(line) for line in log(capsys, LogFormat.JSON).split("\n") if line]
     assert [entry["level"] for entry in entries] == ["INFO", "ERROR"]
     assert entries[0]["message"] == f"name {FORGED}"
@@ -51,8 +51,8 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "time" in entries[0]
 
 
-def test_libraries_are_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    """By itself kopf tells of each handler at our info level."""
+def test_libraries_log_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """At the info level kopf would log each handler."""
     configure_logging("info", LogFormat.TEXT)
     logging.getLogger("kopf.objects").info("Handler 'x' succeeded.")
     assert capsys.readouterr().err == ""

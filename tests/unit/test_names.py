@@ -1,7 +1,7 @@
-"""Names: what the grammar takes, what it refuses, and that the CRD says the same.
+"""Names: valid and invalid ones, and the rules in the CRD.
 
-The CRD's rule is read from the manifest and tried with Python's ``re``; that the API server's engine (RE2) reads it
-alike is shown on the real one, in tests/cluster/test_names.py.
+The rules are read from the manifest and evaluated with Python's ``re``. tests/cluster/test_names.py shows that the API
+server, which uses RE2, agrees.
 """
 
 import re
@@ -70,7 +70,7 @@ near_names = st.text(alphabet=string.ascii_lowercase + string.digits + "._-/AZ%?
 
 
 def spec_properties() -> dict[str, Any]:
-    """Return the schema of the CRD's ``spec``."""
+    """Return the schema of ``spec`` in the CRD."""
     crd = yaml.safe_load(CRD.read_text())
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     properties: dict[str, Any] = schema["properties"]["spec"]["properties"]
@@ -78,7 +78,7 @@ def spec_properties() -> dict[str, Any]:
 
 
 def crd_pattern(field: str) -> str:
-    """Return the regular expression in a field's CEL rule."""
+    """Return the regular expression in the CEL rule of a field."""
     rule = spec_properties()[field]["x-kubernetes-validations"][0]["rule"]
     match = re.fullmatch(r"self\.matches\('(.*)'\)", rule)
     assert match is not None
@@ -86,20 +86,20 @@ def crd_pattern(field: str) -> str:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_names_are_taken(name: str) -> None:
-    """What registries take is taken as it is."""
+def test_valid_names_are_accepted(name: str) -> None:
+    """Names that registries accept are accepted unchanged."""
     assert validate_repository_name(name) == name
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_names_are_refused(name: str) -> None:
-    """What registries refuse, clean up or read as another path is refused, with a sentence."""
+def test_invalid_names_are_rejected(name: str) -> None:
+    """Names that registries reject, normalise or treat as another path are rejected with a message."""
     with pytest.raises(InvalidNameError, match=r"use lower-case|at most 200"):
         validate_repository_name(name)
 
 
-def test_the_crd_has_our_grammar() -> None:
-    """The manifest and the code are one grammar, to the letter, and one length."""
+def test_the_crd_has_the_same_grammar() -> None:
+    """Pattern and length in the CRD equal those in the code."""
     assert crd_pattern("repositoryName") == REPOSITORY_NAME_PATTERN
     assert spec_properties()["repositoryName"]["maxLength"] == MAX_REPOSITORY_NAME
     assert crd_pattern("registry") == BINDING_NAME_PATTERN
@@ -107,7 +107,7 @@ def test_the_crd_has_our_grammar() -> None:
 
 @given(near_names)
 def test_no_name_reaches_another_path(name: str) -> None:
-    """Whatever is accepted is, below the prefix, one path without a trick in it."""
+    """Whatever is accepted is a single plain path below the prefix."""
     try:
         path = join_path("artifacts", name)
     except InvalidNameError:
@@ -118,7 +118,7 @@ def test_no_name_reaches_another_path(name: str) -> None:
 
 
 def test_prefix_and_name_fit_the_strictest_registry() -> None:
-    """The longest name with the longest prefix is just short enough, one more is refused."""
+    """The longest name with the longest prefix is just short enough; one more character is rejected."""
     assert len(join_path("p" * 44, "n" * 200)) == MAX_REGISTRY_PATH
     with pytest.raises(InvalidNameError, match="at most 245"):
         join_path("p" * 45, "n" * 200)
@@ -131,21 +131,21 @@ subdomains = st.lists(labels, min_size=1, max_size=4).map(".".join)
 @given(
     namespace=labels, name=subdomains, template=st.sampled_from(["{namespace}/{name}", "{name}", "{namespace}.{name}"])
 )
-def test_every_object_that_kubernetes_takes_has_a_name_here(namespace: str, name: str, template: str) -> None:
-    """What a template makes of a legal namespace and name passes the same check as a name in spec."""
+def test_every_kubernetes_name_has_a_repository_name(namespace: str, name: str, template: str) -> None:
+    """The result of a template for a valid namespace and name is a valid repository name."""
     made = expand_template(template, namespace=namespace, name=name)
     assert re.fullmatch(crd_pattern("repositoryName"), made)
 
 
 @given(one=st.tuples(labels, subdomains), other=st.tuples(labels, subdomains))
-def test_two_objects_never_share_a_name_by_the_dotted_template(one: tuple[str, str], other: tuple[str, str]) -> None:
-    """``{namespace}.{name}`` is unambiguous, since a namespace has no dot."""
+def test_the_dotted_template_is_unambiguous(one: tuple[str, str], other: tuple[str, str]) -> None:
+    """With ``{namespace}.{name}`` no two objects share a name, because a namespace has no dot."""
     names = [expand_template("{namespace}.{name}", namespace=ns, name=name) for ns, name in (one, other)]
     assert (names[0] == names[1]) == (one == other)
 
 
-def test_a_template_result_that_is_too_long_is_refused() -> None:
-    """An object's name may have 253 characters; a repository's may not."""
+def test_a_template_result_that_is_too_long_is_rejected() -> None:
+    """The name of an object may have 253 characters, that of a repository may not."""
     with pytest.raises(InvalidNameError, match="has 259 characters"):
         expand_template("{namespace}/{name}", namespace="n" * 5, name="a" * 253)
 
@@ -163,32 +163,32 @@ def test_a_template_result_that_is_too_long_is_refused() -> None:
         ("{name}}", "not a repository name"),
     ],
 )
-def test_bad_templates_are_refused(template: str, complaint: str) -> None:
-    """A template that cannot work is found when the configuration is read, not when an object comes."""
+def test_invalid_templates_are_rejected(template: str, complaint: str) -> None:
+    """An invalid template is found when the configuration is read."""
     with pytest.raises(InvalidNameError, match=re.escape(complaint)):
         validate_template(template)
 
 
 def test_a_template_is_expanded_once() -> None:
-    """A namespace is not read as a template."""
+    """A placeholder in the name of a namespace is not expanded."""
     assert expand_template("{namespace}/{name}", namespace="name", name="x") == "name/x"
 
 
 @pytest.mark.parametrize("reference", ["latest", "v1.2", "_x", "A", "sha256:" + "0" * 64])
-def test_good_references(reference: str) -> None:
-    """Tags and digests are taken."""
+def test_valid_references(reference: str) -> None:
+    """Tags and digests are accepted."""
     assert validate_reference(reference) == reference
 
 
 @pytest.mark.parametrize("reference", ["", ".x", "-x", "a/b", "a b", "a" * 129, "../x", "latest\n", "sha256:%2F"])
-def test_bad_references(reference: str) -> None:
-    """What could leave its place in a URL is refused."""
+def test_invalid_references(reference: str) -> None:
+    """References that could change the path of a URL are rejected."""
     with pytest.raises(InvalidNameError, match="neither a tag nor a digest"):
         validate_reference(reference)
 
 
 @pytest.mark.parametrize("digest", ["latest", "sha256:", "sha256:a/b", "SHA256:00", ":00"])
-def test_bad_digests(digest: str) -> None:
+def test_invalid_digests(digest: str) -> None:
     """A digest has an algorithm and a value."""
     with pytest.raises(InvalidNameError, match="not a digest"):
         validate_digest(digest)
@@ -211,7 +211,7 @@ def test_bad_digests(digest: str) -> None:
     ],
 )
 def test_hosts(host: str, good: bool) -> None:
-    """A host is what stands before an image's name."""
+    """A host is the first part of an image reference."""
     assert is_host(host) is good
 
 
@@ -220,5 +220,5 @@ def test_hosts(host: str, good: bool) -> None:
     [("team/web", True), ("team.web", True), ("team", False), ("teamx/web", False), ("x/team/web", False), ("", False)],
 )
 def test_policy_namespaced(name: str, within: bool) -> None:
-    """A namespace's part of a registry begins with its name and a separator that no namespace contains."""
+    """Names of a namespace start with its name and a separator that no namespace contains."""
     assert is_within_namespace(name, "team") is within

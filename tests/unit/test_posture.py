@@ -1,4 +1,4 @@
-"""The posture: what the code never does, what is locked, and a threat model whose every line has its test."""
+"""Security posture: forbidden calls, pinned dependencies, and a threat model with a test for each threat."""
 
 import ast
 import re
@@ -18,11 +18,11 @@ FORBIDDEN = {
     *("yaml.load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all", "marshal.loads", "shelve.open"),
     *("pickle.load", "pickle.loads", "os.system", "os.popen", "subprocess.run", "subprocess.Popen"),
 }
-"""By ruff's rules S102, S301 to S307, S506, S602 to S607 and more; named here, since ``noqa`` silences a rule."""
+"""Also forbidden by ruff (S102, S301 to S307, S506, S602 to S607 and more), but ``noqa`` can disable a rule."""
 
 
 def calls(path: Path) -> Iterator[str]:
-    """Yield the names of what a module calls, with the modules that they are from."""
+    """Yield the qualified names of the functions that a module calls."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func)
@@ -30,14 +30,14 @@ def calls(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_executed_or_unpickled(path: Path) -> None:
-    """No input becomes code or an object of its own choice; YAML is read by the safe loader, in one place."""
+    """No input is executed or unpickled; YAML is read only by the safe loader, in one place."""
     called = set(calls(path))
     assert called & FORBIDDEN == set()
     assert ("yaml.safe_load" in called) is (path.name == "config.py")
 
 
 def test_the_security_rules_are_on() -> None:
-    """All of ruff's S rules hold for the product; silenced is jitter, and a grammar that looks like a secret."""
+    """All S rules of ruff apply to the product; only S311 (jitter) and S105 (a grammar) are silenced."""
     lint = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
     assert lint["select"] == ["ALL"]
     assert [rule for rule in lint["ignore"] if re.fullmatch(r"S\d*", rule)] == []
@@ -48,7 +48,7 @@ def test_the_security_rules_are_on() -> None:
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
 def test_each_dependency_is_pinned_by_hash(path: Path) -> None:
-    """One version each, and nothing gets in whose bytes are others; no lock names where it was made."""
+    """Each dependency has one version and hashes; no lock contains an address."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     requirements = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
     assert requirements
@@ -59,7 +59,7 @@ def test_each_dependency_is_pinned_by_hash(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Makefile", "Dockerfile"])
 def test_hashes_are_required(name: str) -> None:
-    """Whatever installs packages from a lock checks them against it."""
+    """Every installation from a lock checks the hashes."""
     text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
     installs = [line for line in re.split(r"\n|&&", text) if re.search(r"\bpip\b.* install\b|install .*-r ", line)]
     locked = [line for line in installs if "-r " in line]
@@ -69,7 +69,7 @@ def test_hashes_are_required(name: str) -> None:
 
 
 def test_each_threat_has_its_tests() -> None:
-    """The table in docs/security.md names, for each thing that somebody may try, tests that exist."""
+    """Each row of the table of threats in docs/security.md names existing tests."""
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("**/test_*.py")]
     there = {name for text in texts for name in re.findall(r"^ *(?:async )?def (test_\w+)\(", text, re.MULTILINE)}
     section = THREATS.partition("## Threats")[2].partition("\n## ")[0]

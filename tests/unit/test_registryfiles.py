@@ -1,4 +1,4 @@
-"""Changes of credential and CA files."""
+"""Detection of changes of credential and CA files."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ def binding(**fields: object) -> RegistryBinding:
     return RegistryBinding.model_validate({"registryUrl": "https://registry:5000", **fields})
 
 
-def test_each_kind_of_file_is_followed(tmp_path: Path) -> None:
-    """User, password, Docker configuration and CA bundle: a change of each names its binding, and only once."""
+def test_each_kind_of_file_is_checked(tmp_path: Path) -> None:
+    """A change of user, password, Docker configuration or CA bundle names the binding, once."""
     files = {name: tmp_path / name for name in ("user", "password", "docker", "ca")}
     for path in files.values():
         path.write_text("before")
@@ -34,8 +34,8 @@ def test_each_kind_of_file_is_followed(tmp_path: Path) -> None:
         assert watcher.changed(bindings) == set()
 
 
-def test_a_file_that_appears_or_goes_has_changed(tmp_path: Path) -> None:
-    """A Secret that is mounted later, or taken away."""
+def test_a_created_or_deleted_file_has_changed(tmp_path: Path) -> None:
+    """A Secret may be mounted later, or removed."""
     path = tmp_path / "docker"
     bindings = {"docker": binding(credentials={"dockerConfigFile": str(path)})}
     watcher = RegistryFiles()
@@ -47,7 +47,7 @@ def test_a_file_that_appears_or_goes_has_changed(tmp_path: Path) -> None:
 
 
 def test_a_binding_that_names_other_files_has_not_changed(tmp_path: Path) -> None:
-    """A changed configuration has all objects reconciled anyway."""
+    """After a change of the configuration all objects are reconciled anyway."""
     watcher = RegistryFiles()
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)

@@ -1,4 +1,4 @@
-"""The test suite itself: nothing in it depends on how fast a machine is, and what is skipped is reported by cause."""
+"""The test suite: no test depends on the speed of a machine, and skipped tests are reported by cause."""
 
 import ast
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ PROFILE = TESTS / "conftest.py"
 
 
 def deadlines(source: str) -> Iterator[int]:
-    """Yield the line of each call that is given a deadline for hypothesis."""
+    """Yield the line of each call that sets a deadline for hypothesis."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and any(keyword.arg == "deadline" for keyword in node.keywords):
             yield node.lineno
 
 
 def test_property_tests_have_no_deadline() -> None:
-    """The profile switches them off, and no test sets one of its own."""
+    """The profile disables deadlines, and no test sets one."""
     assert settings().deadline is None
     files = (path for path in TESTS.rglob("*.py") if path != PROFILE)
     assert [f"{path}:{line}" for path in files for line in deadlines(path.read_text())] == []
 
 
 def test_a_deadline_would_be_found() -> None:
-    """The test above sees one in a decorator, in a profile and in settings that are kept."""
+    """Deadlines in decorators, profiles and settings are found."""
     source = """
 @settings(max_examples=3, deadline=200)
 def test(): ...
@@ -39,7 +39,7 @@ how = settings(deadline=limit)
 
 
 def test_skipped_tests_are_grouped_by_cause() -> None:
-    """One line a cause, the most frequent first; the end of a log below a reason is left out."""
+    """Each cause is one line, the most frequent first; the log below a cause is left out."""
     reasons = [
         "one is missing",
         "two is missing\nlog of a",
@@ -78,7 +78,7 @@ def test_here(): ...
 def test_a_missing_tool_skips(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
-    """What needs it is skipped, wherever it is asked for, and the end of the run says why, with xdist as without."""
+    """Tests that require it are skipped, and the end of the run says why, with xdist as without."""
     monkeypatch.delenv("CI", raising=False)
     pytester.makepyfile(MISSING)
     result = pytester.runpytest_inprocess(*PLUGINS, *workers)
@@ -89,13 +89,13 @@ def test_a_missing_tool_skips(
 
 
 def test_nothing_may_be_missing_in_ci(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the same is a failure."""
+    """In CI a missing tool fails the test."""
     monkeypatch.setenv("CI", "true")
     pytester.makepyfile(MISSING)
     pytester.runpytest_inprocess(*PLUGINS).assert_outcomes(passed=1, failed=1, errors=2, skipped=1)
 
 
 def test_other_errors_stay_errors() -> None:
-    """Only what the machine lacks is a reason to skip."""
+    """Only a tool that the machine lacks is a reason to skip."""
     with pytest.raises(ValueError, match="other"), skipped_where_unavailable():
         raise ValueError("other")

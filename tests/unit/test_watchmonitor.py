@@ -1,4 +1,4 @@
-"""The watch monitor: readiness and log lines from what happens to the watch."""
+"""The watch monitor: readiness and log."""
 
 import logging
 
@@ -19,7 +19,7 @@ class Reports:
 
 
 def test_an_established_watch_is_ready_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Each timeout of the API server opens a new watch, and none of them is news."""
+    """A watch that is opened again after a timeout of the API server is not logged."""
     caplog.set_level(logging.INFO)
     reports = Reports()
     for _ in range(3):
@@ -43,7 +43,7 @@ def test_a_failing_watch_is_not_ready_and_becomes_an_error(caplog: pytest.LogCap
 
 
 def test_a_watch_that_recovers_starts_over(caplog: pytest.LogCaptureFixture) -> None:
-    """A failure much later is chance again, and the recovery is logged."""
+    """The recovery is logged, and a failure after it counts as the first one."""
     caplog.set_level(logging.INFO)
     reports = Reports()
     for _ in range(FAILURES_TO_REPORT):

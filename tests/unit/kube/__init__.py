@@ -1,1 +1,1 @@
-"""Tests of the Kubernetes side against fakes; the real API server is in tests/cluster."""
+"""Tests of the Kubernetes side with fakes; tests/cluster uses a real API server."""

@@ -1,4 +1,4 @@
-"""An API server in memory, as far as Leases, Pods and Events need one."""
+"""Fake API server for Leases, Pods and Events."""
 
 import asyncio
 import copy
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.errors import Conflict, KubernetesError, ObjectGone
-from controller.kube.api import KubernetesApi
+from controller.kube.client import KubernetesClient
 
 
-class FakeApi(KubernetesApi):
-    """Keeps objects by path; versions grow, and a PUT of an old version is refused."""
+class FakeApi(KubernetesClient):
+    """Fake API client: stores objects by path, and rejects a PUT of an old version."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class FakeApi(KubernetesApi):
         """Raised by every request for a path."""
         self.hangs = False
         self.unanswered: set[str] = set()
-        """Paths that requests get no answer for."""
+        """Paths whose requests get no response."""
         self._version = 0
 
     async def request(
@@ -34,7 +34,7 @@ class FakeApi(KubernetesApi):
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Answer one request."""
+        """Serve a request."""
         del query, content_type
         self.requests.append(f"{method} {path}")
         await asyncio.sleep(10_000 if self.hangs or path in self.unanswered else 0.001)

@@ -17,15 +17,10 @@ from hypothesis import strategies as st
 from controller.config import BasicAuth, Credentials
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
 from controller.registry import auth
-from controller.registry.answers import Answer, Endpoint
-from controller.registry.auth import (
-    Authenticator,
-    Challenge,
-    CredentialFiles,
-    Login,
-    choose_challenge,
-    parse_challenges,
-)
+from controller.registry.auth import Authenticator, Challenge, choose_challenge, parse_challenges
+from controller.registry.credentials import CredentialFiles, Login
+from controller.registry.endpoint import Endpoint
+from controller.registry.responses import Response
 
 HTTP = Endpoint("http", "registry", 5000)
 HTTPS = Endpoint("https", "registry", 5000)
@@ -67,13 +62,13 @@ def challenge(scheme: str, **parameters: str) -> Challenge:
     ],
 )
 def test_parse_challenges(header: str, challenges: list[Challenge]) -> None:
-    """The grammar of RFC 9110, the usual sins against it, and a stop where it makes no sense."""
+    """The grammar of RFC 9110 and common deviations are parsed; parsing stops at the first syntax error."""
     assert list(parse_challenges(header)) == challenges
 
 
 @given(st.text(alphabet='abB= ,"\\\t:/~\x00é', max_size=200))
-def test_parse_challenges_takes_everything(header: str) -> None:
-    """No header makes it fail or hang."""
+def test_parse_challenges_never_fails(header: str) -> None:
+    """No header makes the parser fail or hang."""
     parse_challenges(header)
 
 
@@ -86,15 +81,15 @@ def test_parse_challenges_takes_everything(header: str) -> None:
         ("", None),
     ],
 )
-def test_choose_challenge(header: str, scheme: str | None) -> None:
-    """A token is preferred, since it tells the registry less; what we cannot answer is passed over."""
+def test_choose_challenge_prefers_bearer(header: str, scheme: str | None) -> None:
+    """Bearer is preferred to Basic; unsupported schemes are ignored."""
     chosen = choose_challenge(header)
     assert (chosen.scheme if chosen else None) == scheme
 
 
 @pytest.fixture
 def basic(tmp_path: Path) -> Credentials:
-    """User and password in files, as a basic-auth Secret is mounted."""
+    """User and password in files, as of a mounted basic-auth Secret."""
     (tmp_path / "username").write_text("robot\n")
     (tmp_path / "password").write_text(SECRET)
     return Credentials(basic=BasicAuth(username_file=tmp_path / "username", password_file=tmp_path / "password"))
@@ -128,30 +123,30 @@ def encoded(text: str) -> str:
         *("http://x/ü", "http://x/a b", "http://x\\@y/", "http://[::1", "http://x/\n"),
     ],
 )
-def test_unusable_token_realms_are_refused_early(realm: str) -> None:
-    """The configuration takes no realm that the client could not compare with: it would fail at a request otherwise."""
+def test_invalid_token_realm_is_rejected_at_load(realm: str) -> None:
+    """An invalid realm is rejected when the configuration is loaded, not at the first request."""
     with pytest.raises(ValueError, match="tokenRealms"):
         Credentials.model_validate({"tokenRealms": [realm]})
 
 
 class TestFiles:
-    """Where the login comes from."""
+    """Credential files."""
 
-    def test_anonymous(self) -> None:
+    def test_no_files_no_login(self) -> None:
         """Without files there is no login."""
         assert CredentialFiles(None, HTTP).login() is None
         assert CredentialFiles(Credentials(), HTTP).login() is None
 
     def test_user_and_password(self, basic: Credentials) -> None:
-        """A line end that an editor left is no part of the user."""
+        """A trailing line break is not part of the user name."""
         assert CredentialFiles(basic, HTTP).login() == Login("robot", SECRET)
 
-    def test_header(self) -> None:
-        """Text beyond ASCII is sent in UTF-8, and a colon in the password stays."""
+    def test_header_is_utf8(self) -> None:
+        """Non-ASCII text is sent in UTF-8, and the password may contain a colon."""
         assert Login("robot", "a:ü").header == f"Basic {encoded('robot:a:ü')}"
 
-    def test_reads_only_what_changed(self, basic: Credentials) -> None:
-        """As long as the files stay the same, so does the object; a change is seen at the next call."""
+    def test_files_are_read_again_when_they_change(self, basic: Credentials) -> None:
+        """Unchanged files are not read again; a change is noticed at the next call."""
         files = CredentialFiles(basic, HTTP)
         first = files.login()
         assert files.login() is first
@@ -159,8 +154,8 @@ class TestFiles:
         basic.basic.password_file.write_text("another")
         assert files.login() == Login("robot", "another")
 
-    def test_mounted_secret_is_swapped(self, tmp_path: Path) -> None:
-        """The kubelet changes a Secret by turning a symbolic link: equal sizes and times do not hide that."""
+    def test_rotated_secret_is_noticed(self, tmp_path: Path) -> None:
+        """The kubelet's swap of a symbolic link is noticed, even with equal sizes and times."""
         for version, password in (("1", "old-one"), ("2", "new-one")):
             (tmp_path / version).mkdir()
             (tmp_path / version / "username").write_text("robot")
@@ -177,13 +172,13 @@ class TestFiles:
         assert files.login() == Login("robot", "new-one")
 
     @pytest.mark.parametrize("name", ["username", "password"])
-    def test_missing_file(self, basic: Credentials, tmp_path: Path, name: str) -> None:
-        """A missing file is named; the login is there again when the file is."""
+    def test_missing_file_is_named(self, basic: Credentials, tmp_path: Path, name: str) -> None:
+        """A missing file is named in the error; once it exists again, so does the login."""
         files = CredentialFiles(basic, HTTP)
         files.login()
         content = (tmp_path / name).read_text()
         (tmp_path / name).unlink()
-        with pytest.raises(AuthenticationFailed, match=rf"{name} cannot be read: No such file"):
+        with pytest.raises(AuthenticationFailed, match=rf"/{name} is missing"):
             files.login()
         (tmp_path / name).write_text(content)
         assert files.login() is not None
@@ -194,11 +189,11 @@ class TestFiles:
             (b"", b"x", "empty or contains a colon"),
             (b"a:b", b"x", "empty or contains a colon"),
             (b"a", b"\xff\xfe-secret", "is not UTF-8 text"),
-            (b"a", b"x" * ((1 << 20) + 1), "is larger than"),
+            (b"a", b"x" * ((1 << 20) + 1), "exceeds 1048576 bytes"),
         ],
     )
-    def test_unusable_content(self, basic: Credentials, username: bytes, password: bytes, why: str) -> None:
-        """What HTTP cannot send is said so, without the content."""
+    def test_invalid_content_is_reported(self, basic: Credentials, username: bytes, password: bytes, why: str) -> None:
+        """Invalid content is reported, without showing it."""
         assert basic.basic is not None
         basic.basic.username_file.write_bytes(username)
         basic.basic.password_file.write_bytes(password)
@@ -206,10 +201,10 @@ class TestFiles:
             CredentialFiles(basic, HTTP).login()
         assert raised.value.__cause__ is None
 
-    def test_folder_in_place_of_a_file(self, tmp_path: Path) -> None:
-        """A path that is no file is said so."""
+    def test_directory_is_reported(self, tmp_path: Path) -> None:
+        """A directory in place of a file is reported."""
         credentials = Credentials(basic=BasicAuth(username_file=tmp_path, password_file=tmp_path))
-        with pytest.raises(AuthenticationFailed, match="cannot be read: Is a directory"):
+        with pytest.raises(AuthenticationFailed, match="is a directory"):
             CredentialFiles(credentials, HTTP).login()
 
     @pytest.mark.parametrize(
@@ -233,14 +228,14 @@ class TestFiles:
     @pytest.mark.parametrize(
         "key", ["registry", "registry:5001", "evil-registry:5000", "registry:5000/team-a", "::", ""]
     )
-    def test_docker_config_of_others(self, tmp_path: Path, key: str) -> None:
+    def test_docker_config_of_another_registry_is_ignored(self, tmp_path: Path, key: str) -> None:
         """Another registry's entry is never used."""
         credentials = docker_config(tmp_path, {key: {"auth": encoded("x:y")}})
         with pytest.raises(AuthenticationFailed, match="has no entry for registry:5000"):
             CredentialFiles(credentials, HTTP).login()
 
-    def test_docker_config_in_clear(self, tmp_path: Path) -> None:
-        """An entry may also hold user and password as they are."""
+    def test_docker_config_with_plain_login(self, tmp_path: Path) -> None:
+        """An entry may also contain user and password in plain text."""
         credentials = docker_config(tmp_path, {"registry:5000": {"username": "robot", "password": SECRET}})
         assert CredentialFiles(credentials, HTTP).login() == Login("robot", SECRET)
 
@@ -252,48 +247,48 @@ class TestFiles:
             ('{"auths": []}', "is not a .dockerconfigjson"),
             ("[" * 100_000, "is not a .dockerconfigjson"),
             ({"registry:5000": "x"}, "has no entry"),
-            ({"registry:5000": {}}, "has neither"),
-            ({"registry:5000": {"username": "robot"}}, "has neither"),
+            ({"registry:5000": {}}, 'has neither "auth" nor'),
+            ({"registry:5000": {"username": "robot"}}, 'has neither "auth" nor'),
             ({"registry:5000": {"auth": f"not base64 {SECRET}"}}, "is not base64"),
             ({"registry:5000": {"auth": encoded(SECRET)[:-1] + "!"}}, "is not base64"),
             ({"registry:5000": {"auth": encoded(f":{SECRET}")}}, "empty or contains a colon"),
         ],
     )
-    def test_unusable_docker_config(self, tmp_path: Path, auths: object, why: str) -> None:
-        """A wrong file is said so, without its content."""
+    def test_invalid_docker_config_is_reported(self, tmp_path: Path, auths: object, why: str) -> None:
+        """An invalid file is reported, without showing its content."""
         with pytest.raises(AuthenticationFailed, match=why) as raised:
             CredentialFiles(docker_config(tmp_path, auths), HTTP).login()
         assert SECRET not in str(raised.value)
         assert raised.value.__cause__ is None
 
-    def test_nothing_shows_the_password(self, basic: Credentials) -> None:
-        """Neither a login nor its holders tell the password when printed."""
+    def test_repr_hides_the_password(self, basic: Credentials) -> None:
+        """No repr contains the password."""
         files = CredentialFiles(basic, HTTP)
         login = files.login()
         assert login is not None
-        assert login.header  # computed, and still not shown
+        assert login.header  # computed, and still hidden
         for thing in (login, files, vars(files)):
             assert SECRET not in repr(thing)
             assert encoded(f"robot:{SECRET}") not in repr(thing)
 
 
 class TokenService:
-    """A token service that answers from a list, and notes what it was asked."""
+    """A token service with programmed responses that records its requests."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str | None]] = []
-        self.answer: Callable[[int], tuple[int, object]] = lambda number: (200, {"token": f"token-{number}"})
+        self.requests: list[tuple[str, str | None]] = []
+        self.respond: Callable[[int], tuple[int, object]] = lambda number: (200, {"token": f"token-{number}"})
 
-    async def request(self, url: str, authorization: str | None) -> Answer:
-        """Answer."""
-        self.asked.append((url, authorization))
-        status, body = self.answer(len(self.asked))
+    async def request(self, url: str, authorization: str | None) -> Response:
+        """Record a request and respond to it."""
+        self.requests.append((url, authorization))
+        status, body = self.respond(len(self.requests))
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return Answer("GET", url, status, httpx.Headers(), content)
+        return Response("GET", url, status, httpx.Headers(), content)
 
     def queries(self) -> list[list[tuple[str, str]]]:
         """Return the query of each request."""
-        return [parse_qsl(urlsplit(url).query) for url, _ in self.asked]
+        return [parse_qsl(urlsplit(url).query) for url, _ in self.requests]
 
 
 @pytest.fixture
@@ -302,10 +297,10 @@ def service() -> TokenService:
     return TokenService()
 
 
-def unauthorized(header: str) -> Answer:
+def unauthorized(header: str) -> Response:
     """Return a 401 with a challenge."""
     headers = httpx.Headers({"www-authenticate": header} if header else {})
-    return Answer("GET", "http://registry:5000/v2/", 401, headers, b"")
+    return Response("GET", "http://registry:5000/v2/", 401, headers, b"")
 
 
 def authenticator(
@@ -315,24 +310,24 @@ def authenticator(
     endpoint: Endpoint = HTTP,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Authenticator:
-    """Return the subject of these tests."""
+    """Return an authenticator for a registry."""
     return Authenticator(endpoint, credentials, service.request, clock=clock)
 
 
 def learn(subject: Authenticator, header: str, *, rejected: str | None = None) -> None:
-    """Let it see a 401."""
-    subject.challenged(unauthorized(header), doing="look up x", rejected=rejected)
+    """Pass it a 401 response."""
+    subject.handle_challenge(unauthorized(header), operation="look up x", rejected=rejected)
 
 
 class TestBasic:
-    """User and password sent to the registry itself."""
+    """Basic authentication to the registry itself."""
 
-    async def test_nothing_before_a_challenge(self, service: TokenService, basic: Credentials) -> None:
-        """A registry that wants no credentials gets none."""
+    async def test_nothing_is_sent_before_a_challenge(self, service: TokenService, basic: Credentials) -> None:
+        """A registry that requires no credentials gets none."""
         assert await authenticator(service, basic).authorization(SCOPES) is None
 
-    async def test_after_a_challenge(self, service: TokenService, basic: Credentials) -> None:
-        """Once asked for, they are sent with every request, in the version that the files hold."""
+    async def test_login_is_sent_after_a_challenge(self, service: TokenService, basic: Credentials) -> None:
+        """After a challenge, every request carries the login, as the files currently have it."""
         subject = authenticator(service, basic)
         learn(subject, 'Basic realm="x"')
         assert await subject.authorization(SCOPES) == Login("robot", SECRET).header
@@ -340,26 +335,28 @@ class TestBasic:
         basic.basic.password_file.write_text("rotated")
         assert await subject.authorization(SCOPES) == Login("robot", "rotated").header
 
-    async def test_none_to_give(self, service: TokenService) -> None:
-        """Without credentials the refusal says where to put them."""
+    async def test_rejection_without_credentials_advises_to_configure_them(self, service: TokenService) -> None:
+        """Without credentials, the error advises to configure some."""
         subject = authenticator(service)
         learn(subject, "Basic")
         assert await subject.authorization(SCOPES) is None
-        refusal = subject.refusal(unauthorized("Basic"), doing="look up x")
-        assert type(refusal) is AuthenticationFailed
-        assert refusal.status == 401
-        assert "set credentials" in str(refusal)
+        rejection = subject.rejection(unauthorized("Basic"), operation="look up x")
+        assert type(rejection) is AuthenticationFailed
+        assert rejection.status == 401
+        assert rejection.advice == "configure credentials for it"
 
-    def test_wrong_ones(self, service: TokenService, basic: Credentials) -> None:
-        """Refused credentials are named by their files, not by their content."""
-        refusal = authenticator(service, basic).refusal(unauthorized("Basic"), doing="look up x")
-        assert type(refusal) is AuthenticationFailed
-        assert "/username and " in str(refusal)
-        assert SECRET not in str(refusal)
+    def test_rejection_of_wrong_credentials(self, service: TokenService, basic: Credentials) -> None:
+        """Rejected credentials are reported with the status and their file, without their content."""
+        rejection = authenticator(service, basic).rejection(unauthorized("Basic"), operation="look up x")
+        assert type(rejection) is AuthenticationFailed
+        assert rejection.cause == "401 Unauthorized"
+        assert rejection.advice is not None
+        assert rejection.advice.endswith("/password")
+        assert SECRET not in f"{rejection} {rejection.advice}"
 
     @pytest.mark.parametrize("header", ["", "Digest realm=x", "Negotiate"])
-    def test_no_way_that_we_know(self, service: TokenService, header: str) -> None:
-        """A registry that offers neither Basic nor Bearer is said so."""
+    def test_unsupported_scheme_is_reported(self, service: TokenService, header: str) -> None:
+        """A registry that offers neither Basic nor Bearer is reported."""
         with pytest.raises(AuthenticationFailed, match="neither Basic nor Bearer"):
             learn(authenticator(service), header)
 
@@ -367,13 +364,13 @@ class TestBasic:
 class TestBearer:
     """Tokens from a token service."""
 
-    async def test_scopes_and_service(self, service: TokenService, basic: Credentials) -> None:
-        """The service is asked for what the request needs, with the registry's own words and the login."""
+    async def test_token_request_has_scopes_service_and_login(self, service: TokenService, basic: Credentials) -> None:
+        """A token request has the request's scopes, the registry's service name and the login."""
         subject = authenticator(service, basic)
         learn(subject, f'Bearer realm="{REALM}?account=x",service="my registry",scope="registry:catalog:*"')
         scopes = (*SCOPES, "repository:c/d:pull")
         assert await subject.authorization(scopes) == "Bearer token-1"
-        ((url, authorization),) = service.asked
+        ((url, authorization),) = service.requests
         assert url.startswith(f"{REALM}?account=x&service=")
         assert service.queries() == [
             [("account", "x"), ("service", "my registry"), *(("scope", scope) for scope in scopes)]
@@ -381,22 +378,24 @@ class TestBearer:
         assert authorization == Login("robot", SECRET).header
 
     async def test_anonymous_token(self, service: TokenService) -> None:
-        """Without credentials a token is asked for anonymously."""
+        """Without credentials, a token is requested anonymously."""
         subject = authenticator(service)
         learn(subject, f'Bearer realm="{REALM}"')
         assert await subject.authorization(SCOPES) == "Bearer token-1"
-        assert service.asked[0][1] is None
+        assert service.requests[0][1] is None
 
     @pytest.mark.parametrize(
         ("lifetime", "seconds"),
         [(None, 60), (300, 300), (1, 1), (0, 60), (-5, 60), ("300", 60), (10**400, 3600), (1e308, 60), (True, 1)],
     )
-    async def test_cached_until_it_expires(self, service: TokenService, lifetime: object, seconds: int) -> None:
-        """A token serves until shortly before its end; a senseless lifetime counts as none."""
+    async def test_token_is_cached_until_it_expires(
+        self, service: TokenService, lifetime: object, seconds: int
+    ) -> None:
+        """A token is used until shortly before it expires; an invalid lifetime is ignored."""
         now = 1000.0
         subject = authenticator(service, clock=lambda: now)
-        told = {} if lifetime is None else {"expires_in": lifetime}
-        service.answer = lambda number: (200, {"access_token": f"token-{number}", **told})
+        stated = {} if lifetime is None else {"expires_in": lifetime}
+        service.respond = lambda number: (200, {"access_token": f"token-{number}", **stated})
         learn(subject, f'Bearer realm="{REALM}"')
         assert await subject.authorization(SCOPES) == "Bearer token-1"
         now = 1000 + 0.89 * seconds
@@ -404,8 +403,8 @@ class TestBearer:
         now = 1000 + 0.91 * seconds
         assert await subject.authorization(SCOPES) == "Bearer token-2"
 
-    async def test_cached_by_scopes(self, service: TokenService) -> None:
-        """Each set of scopes has its token."""
+    async def test_tokens_are_cached_by_scopes(self, service: TokenService) -> None:
+        """Each set of scopes has its own token."""
         subject = authenticator(service)
         learn(subject, f'Bearer realm="{REALM}"')
         assert await subject.authorization(("a",)) == "Bearer token-1"
@@ -413,7 +412,7 @@ class TestBearer:
         assert await subject.authorization(("a",)) == "Bearer token-1"
 
     async def test_cache_is_bounded(self, service: TokenService, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Old tokens make room, so that ten thousand repositories do not fill the memory."""
+        """Old tokens are evicted, so that memory stays bounded with ten thousand repositories."""
         monkeypatch.setattr(auth, "MAX_TOKENS", 8)
         subject = authenticator(service)
         learn(subject, f'Bearer realm="{REALM}"')
@@ -423,7 +422,7 @@ class TestBearer:
         assert await subject.authorization(("99",)) == "Bearer token-100"
 
     async def test_rejected_token_is_dropped(self, service: TokenService) -> None:
-        """A token that the registry refuses is not used again; others stay."""
+        """A token that the registry rejects is not used again; other tokens are kept."""
         subject = authenticator(service)
         learn(subject, f'Bearer realm="{REALM}"')
         await subject.authorization(("a",))
@@ -432,13 +431,12 @@ class TestBearer:
         assert await subject.authorization(("a",)) == "Bearer token-3"
         assert await subject.authorization(("b",)) == "Bearer token-2"
 
-    def test_insufficient_scope(self, service: TokenService, basic: Credentials) -> None:
-        """A token without the right to push is a matter of rights, not of the password."""
+    def test_insufficient_scope_is_access_denied(self, service: TokenService, basic: Credentials) -> None:
+        """A token with insufficient scope means AccessDenied, not AuthenticationFailed."""
         header = f'Bearer realm="{REALM}",error="insufficient_scope"'
-        refusal = authenticator(service, basic).refusal(unauthorized(header), doing="push x")
-        assert type(refusal) is AccessDenied
-        assert "/username" in str(refusal)
-        assert "anonymous users" in str(authenticator(service).refusal(unauthorized(header), doing="push x"))
+        rejection = authenticator(service, basic).rejection(unauthorized(header), operation="push x")
+        assert type(rejection) is AccessDenied
+        assert rejection.cause == "401 (insufficient scope)"
 
     @pytest.mark.parametrize(
         ("endpoint", "realm"),
@@ -452,8 +450,8 @@ class TestBearer:
             (HTTP, "http://plain.example.com/"),
         ],
     )
-    async def test_realms_that_are_asked(self, service: TokenService, endpoint: Endpoint, realm: str) -> None:
-        """The registry's own host and port, and the realms that the configuration lists."""
+    async def test_trusted_realms_are_used(self, service: TokenService, endpoint: Endpoint, realm: str) -> None:
+        """The registry's own host and port and the configured realms are trusted."""
         credentials = Credentials(token_realms=("https://auth.example.com/token", "http://plain.example.com"))
         subject = authenticator(service, credentials, endpoint=endpoint)
         learn(subject, f'Bearer realm="{realm}"')
@@ -476,16 +474,16 @@ class TestBearer:
             (HTTP, ""),
         ],
     )
-    async def test_realms_that_are_not(
+    async def test_untrusted_realms_are_not_contacted(
         self, service: TokenService, basic: Credentials, endpoint: Endpoint, realm: str
     ) -> None:
-        """No other host hears of us, and none is asked in the clear where the registry is not."""
+        """No other host is contacted, and none without TLS where the registry has it."""
         credentials = basic.model_copy(update={"token_realms": ("https://auth.example.com/token",)})
         subject = authenticator(service, credentials, endpoint=endpoint)
         with pytest.raises(AuthenticationFailed, match="token service"):
             learn(subject, f'Bearer realm="{realm}"')
         assert await subject.authorization(SCOPES) is None
-        assert service.asked == []
+        assert service.requests == []
 
     @pytest.mark.parametrize(
         ("status", "body", "expected"),
@@ -507,19 +505,19 @@ class TestBearer:
             (200, {"token": "ü"}, ProtocolViolation),
         ],
     )
-    async def test_token_service_fails(
+    async def test_failures_of_the_token_service(
         self, service: TokenService, status: int, body: object, expected: type[RegistryError]
     ) -> None:
-        """Each failure has its error; none of them may pass for the registry's word on a repository."""
-        service.answer = lambda _: (status, body)
+        """Each failure has its error; none is mistaken for a registry's response about a repository."""
+        service.respond = lambda _: (status, body)
         subject = authenticator(service)
         learn(subject, f'Bearer realm="{REALM}"')
         with pytest.raises(RegistryError) as raised:
             await subject.authorization(SCOPES)
         assert type(raised.value) is expected
 
-    async def test_nothing_shows_the_token(self, service: TokenService, basic: Credentials) -> None:
-        """Neither the cache nor an answer of the token service tells a token when printed."""
+    async def test_repr_hides_the_token(self, service: TokenService, basic: Credentials) -> None:
+        """No repr of the cache or of a token service's response contains the token."""
         subject = authenticator(service, basic)
         learn(subject, f'Bearer realm="{REALM}"')
         await subject.authorization(SCOPES)

@@ -1,4 +1,4 @@
-"""The wire without a network: that no library error gets out, that requests are counted, and what a 401 leads to."""
+"""Connection without a network: library errors are wrapped, requests are counted, a 401 leads to authentication."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from controller.config import BasicAuth, Credentials, RegistryBinding
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
-from controller.registry.auth import Login
+from controller.names import RepositoryPath
 from controller.registry.client import RegistryClient
-from controller.registry.connection import RequestRecord, Timeouts
+from controller.registry.connection import RequestRecord
+from controller.registry.credentials import Login
 from controller.registry.marker import MANIFEST_MEDIA_TYPE
+from controller.registry.transport import Timeouts
 from tests.fakes.registry import FakeRegistry
 
 URL = "http://registry:5000"
@@ -26,7 +28,7 @@ KEY = ConnectionKey("registry", 5000, False, True, None, None, None)
 
 
 class Failing(httpx.AsyncBaseTransport):
-    """A network that fails in a given way."""
+    """A transport that always fails with the same error."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -48,50 +50,50 @@ def client_over(transport: httpx.AsyncBaseTransport, **options: object) -> Regis
         (
             aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "Name or service not known")),
             RegistryUnavailable,
-            "resolved",
+            "host name not found",
         ),
         (aiohttp.ClientConnectorError(KEY, OSError(111, "x")), RegistryUnavailable, "connection refused"),
         (aiohttp.ClientConnectorError(KEY, OSError(113, "x")), RegistryUnavailable, "no route to host"),
-        (aiohttp.ConnectionTimeoutError(), RegistryUnavailable, "no connection could be made in time"),
-        (aiohttp.SocketTimeoutError(), RegistryUnavailable, "nothing came for 15 s"),
-        (TimeoutError(), RegistryUnavailable, "no complete answer within 30 s"),
-        (aiohttp.ServerDisconnectedError(), RegistryUnavailable, "closed before"),
-        (aiohttp.ClientPayloadError(), RegistryUnavailable, "closed before"),
-        (aiohttp.ClientOSError(104, "reset"), RegistryUnavailable, "closed before"),
-        (ConnectionResetError(), RegistryUnavailable, "closed before"),
+        (aiohttp.ConnectionTimeoutError(), RegistryUnavailable, "connection timed out"),
+        (aiohttp.SocketTimeoutError(), RegistryUnavailable, "no data for 15 s"),
+        (TimeoutError(), RegistryUnavailable, "timed out after 30 s"),
+        (aiohttp.ServerDisconnectedError(), RegistryUnavailable, "connection closed early"),
+        (aiohttp.ClientPayloadError(), RegistryUnavailable, "connection closed early"),
+        (aiohttp.ClientOSError(104, "reset"), RegistryUnavailable, "connection closed early"),
+        (ConnectionResetError(), RegistryUnavailable, "connection closed early"),
         (OSError(24, "x"), RegistryUnavailable, "too many open files"),
-        (ssl.SSLError(1, "without a reason"), RegistryUnavailable, "closed before"),
-        (httpx.ReadError("x"), RegistryUnavailable, "closed before"),
-        (httpx.PoolTimeout("x"), RegistryUnavailable, "closed before"),
-        (httpx.RemoteProtocolError("x"), RegistryUnavailable, "closed before"),
-        (httpx.InvalidURL("x"), RegistryUnavailable, "closed before"),
-        (httpx.StreamClosed(), RegistryUnavailable, "closed before"),
-        (ValueError("x"), RegistryUnavailable, "closed before"),
+        (ssl.SSLError(1, "without a reason"), RegistryUnavailable, "connection closed early"),
+        (httpx.ReadError("x"), RegistryUnavailable, "connection closed early"),
+        (httpx.PoolTimeout("x"), RegistryUnavailable, "connection closed early"),
+        (httpx.RemoteProtocolError("x"), RegistryUnavailable, "connection closed early"),
+        (httpx.InvalidURL("x"), RegistryUnavailable, "connection closed early"),
+        (httpx.StreamClosed(), RegistryUnavailable, "connection closed early"),
+        (ValueError("x"), RegistryUnavailable, "connection closed early"),
     ],
 )
-async def test_library_errors(error: Exception, expected: type[RegistryError], why: str) -> None:
-    """Whatever httpx, aiohttp, asyncio and the system raise becomes one error of ours, with the cause behind it."""
+async def test_library_errors_are_wrapped(error: Exception, expected: type[RegistryError], why: str) -> None:
+    """Each error of httpx, aiohttp, asyncio and the system becomes a registry error that is chained to it."""
     with pytest.raises(expected, match=why) as raised:
         await client_over(Failing(error)).ping()
     assert raised.value.__cause__ is error
 
 
-@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), RuntimeError("a bug of ours")])
-async def test_what_is_no_failure_of_the_registry(error: BaseException) -> None:
-    """Cancellation and bugs are not taken for an outage."""
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), RuntimeError("a bug")])
+async def test_cancellation_and_bugs_propagate(error: BaseException) -> None:
+    """Cancellation and bugs are not mistaken for an outage."""
     with pytest.raises(type(error)):
         await client_over(Failing(error)).ping()
 
 
 async def test_requests_are_counted() -> None:
-    """The observer hears of each request once, with its status or "error"."""
+    """The observer is notified of each request once, with its status or "error"."""
     fake = FakeRegistry()
     records: list[RequestRecord] = []
     binding = RegistryBinding(registry_url=URL)
     client = RegistryClient("test", binding, transport=fake, on_request=records.append)
     await client.ping()
     with pytest.raises(RegistryError):
-        await client.get_manifest("a/b", "latest")
+        await client.get_manifest(RepositoryPath("a/b"), "latest")
     failing = RegistryClient("test", binding, transport=Failing(OSError()), on_request=records.append)
     with pytest.raises(RegistryUnavailable):
         await failing.ping()
@@ -103,14 +105,14 @@ async def test_requests_are_counted() -> None:
     ("status", "expected"),
     [(200, None), (401, None), (404, RegistryError), (403, AccessDenied), (500, RegistryUnavailable)],
 )
-async def test_ping(status: int, expected: type[RegistryError] | None) -> None:
-    """A registry that wants credentials is alive; one that fails is not."""
+async def test_ping_succeeds_on_200_and_401(status: int, expected: type[RegistryError] | None) -> None:
+    """A registry that requires credentials is available; one that fails is not."""
     fake = FakeRegistry()
 
-    async def answer(_: httpx.Request) -> httpx.Response:
+    async def respond(_: httpx.Request) -> httpx.Response:
         return httpx.Response(status)
 
-    fake.answer_instead = answer
+    fake.override = respond
     if expected is None:
         await client_over(fake).ping()
     else:
@@ -119,13 +121,13 @@ async def test_ping(status: int, expected: type[RegistryError] | None) -> None:
 
 
 def test_timeouts_are_all_set() -> None:
-    """There is no way to wait without end by leaving something out."""
+    """No default timeout is infinite."""
     assert all(value > 0 for value in (Timeouts().connect, Timeouts().read, Timeouts().pool, Timeouts().total))
 
 
 @pytest.fixture
 def login(tmp_path: Path) -> dict[str, object]:
-    """The credentials field of a binding, with files behind it."""
+    """The credentials field of a binding, with its files."""
     (tmp_path / "username").write_text("robot")
     (tmp_path / "password").write_text("s3cr3t")
     credentials = Credentials(basic=BasicAuth(username_file=tmp_path / "username", password_file=tmp_path / "password"))
@@ -133,48 +135,48 @@ def login(tmp_path: Path) -> dict[str, object]:
 
 
 def guard(accepts: Callable[[str | None], bool], challenge: str, fake: FakeRegistry) -> None:
-    """Make the fake want credentials."""
+    """Make the fake require credentials."""
 
-    async def answer(request: httpx.Request) -> httpx.Response | None:
+    async def respond(request: httpx.Request) -> httpx.Response | None:
         if request.url.path.startswith("/token") or accepts(request.headers.get("authorization")):
             return None
         return httpx.Response(401, headers={"www-authenticate": challenge})
 
-    fake.answer_instead = answer
+    fake.override = respond
 
 
-async def test_basic_once_learned(login: dict[str, object]) -> None:
-    """The first request learns that credentials are wanted; from then on each carries them at once."""
+async def test_basic_is_sent_at_once_after_the_first_challenge(login: dict[str, object]) -> None:
+    """The first request is challenged; all later ones carry the credentials at once."""
     fake = FakeRegistry()
     guard(lambda sent: sent == Login("robot", "s3cr3t").header, 'Basic realm="x"', fake)
     client = client_over(fake, credentials=login)
     for _ in range(2):
         with pytest.raises(RegistryError, match="not found"):
-            await client.get_manifest("a/b", "latest")
+            await client.get_manifest(RepositoryPath("a/b"), "latest")
     assert [("authorization" in request.headers) for request in fake.requests] == [False, True, True]
 
 
-async def test_basic_refused(login: dict[str, object], tmp_path: Path) -> None:
-    """Wrong credentials are tried once per request, and when the file is mended, the next request goes through."""
+async def test_wrong_basic_is_sent_once_per_request(login: dict[str, object], tmp_path: Path) -> None:
+    """Wrong credentials are sent once per request; once the file is corrected, the next request succeeds."""
     fake = FakeRegistry()
     guard(lambda sent: sent == Login("robot", "new").header, 'Basic realm="x"', fake)
     client = client_over(fake, credentials=login)
     for expected in (2, 1):
         fake.requests.clear()
-        with pytest.raises(AuthenticationFailed, match="check the credentials in"):
-            await client.get_manifest("a/b", "latest")
+        with pytest.raises(AuthenticationFailed, match="401 Unauthorized"):
+            await client.get_manifest(RepositoryPath("a/b"), "latest")
         assert len(fake.requests) == expected
     (tmp_path / "password").write_text("new")
     with pytest.raises(RegistryError, match="not found"):
-        await client.get_manifest("a/b", "latest")
+        await client.get_manifest(RepositoryPath("a/b"), "latest")
 
 
-async def test_anonymous_refused() -> None:
-    """Without credentials in the configuration a 401 says that some are needed; nothing is tried twice."""
+async def test_anonymous_request_is_not_repeated() -> None:
+    """Without configured credentials, a 401 is an error at once; the request is not repeated."""
     fake = FakeRegistry()
     guard(lambda _: False, 'Basic realm="x"', fake)
-    with pytest.raises(AuthenticationFailed, match="set credentials for it"):
-        await client_over(fake).get_manifest("a/b", "latest")
+    with pytest.raises(AuthenticationFailed, match="401 Unauthorized"):
+        await client_over(fake).get_manifest(RepositoryPath("a/b"), "latest")
     assert len(fake.requests) == 1
 
 
@@ -186,7 +188,7 @@ class _TokenFake(FakeRegistry):
         self.valid = ""
         self.tokens = 0
         self.granted = granted
-        self.answer_instead = self._guard
+        self.override = self._guard
 
     async def _guard(self, request: httpx.Request) -> httpx.Response | None:
         if request.url.path == "/token":
@@ -203,35 +205,35 @@ class _TokenFake(FakeRegistry):
         return [f"{request.method} {request.url.path}" for request in self.requests]
 
 
-async def test_token_is_kept(login: dict[str, object]) -> None:
-    """One token serves a repository's requests until it is refused; then there is a new one."""
+async def test_token_is_used_until_rejected(login: dict[str, object]) -> None:
+    """A token is used for a repository's requests until it is rejected; then a new one is requested."""
     fake = _TokenFake()
     client = client_over(fake, credentials=login)
     for _ in range(2):
         with pytest.raises(RegistryError, match="not found"):
-            await client.get_manifest("a/b", "latest")
+            await client.get_manifest(RepositoryPath("a/b"), "latest")
     assert fake.lines() == ["GET /v2/a/b/manifests/latest", "GET /token", *["GET /v2/a/b/manifests/latest"] * 2]
     fake.valid = "revoked"
     with pytest.raises(RegistryError, match="not found"):
-        await client.get_manifest("a/b", "latest")
+        await client.get_manifest(RepositoryPath("a/b"), "latest")
     assert fake.tokens == 2
     assert fake.requests[1].headers["authorization"] == Login("robot", "s3cr3t").header
     assert dict(fake.requests[1].url.params) == {"scope": "repository:a/b:pull,push"}
 
 
-async def test_token_that_allows_too_little(login: dict[str, object]) -> None:
-    """A token service that grants less than asked ends in AccessDenied, not in a loop."""
+async def test_insufficient_token_does_not_loop(login: dict[str, object]) -> None:
+    """A token service that grants less than requested leads to AccessDenied, not to a loop."""
     fake = _TokenFake(granted="pull")
-    with pytest.raises(AccessDenied, match="grant the user in"):
-        await client_over(fake, credentials=login).get_manifest("a/b", "latest")
+    with pytest.raises(AccessDenied, match="insufficient scope"):
+        await client_over(fake, credentials=login).get_manifest(RepositoryPath("a/b"), "latest")
     assert len(fake.requests) <= 4
 
 
 class Large(httpx.AsyncByteStream):
-    """A body of 3 MiB that comes in parts.
+    """A body of 3 MiB that arrives in parts.
 
     Args:
-        reading: How many such bodies have sent more than an ordinary one may have, and are not at their end.
+        reading: History of the number of bodies that are partly read and beyond the ordinary limit.
     """
 
     def __init__(self, reading: list[int]) -> None:
@@ -247,27 +249,27 @@ class Large(httpx.AsyncByteStream):
 
 
 async def test_large_bodies_are_read_two_at_a_time() -> None:
-    """Sixteen workers get manifests of some megabytes each: memory holds two of them, and all come through."""
+    """Sixteen concurrent requests for large manifests: at most two are in memory at once, and all succeed."""
     reading, fake = [0], FakeRegistry()
 
-    async def answer(_: httpx.Request) -> httpx.Response:
+    async def respond(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-type": MANIFEST_MEDIA_TYPE}, stream=Large(reading))
 
-    fake.answer_instead = answer
+    fake.override = respond
     client = client_over(fake)
-    manifests = await asyncio.gather(*(client.get_manifest("a/b", "latest") for _ in range(16)))
+    manifests = await asyncio.gather(*(client.get_manifest(RepositoryPath("a/b"), "latest") for _ in range(16)))
     assert {len(manifest.content) for manifest in manifests} == {3 << 20}
     assert max(reading) == 2
     assert reading[-1] == 0
 
 
-async def test_compressed_answer() -> None:
-    """A compressed answer is refused before it is read."""
+async def test_compressed_response_is_rejected() -> None:
+    """A compressed response is rejected before it is read."""
     fake = FakeRegistry()
 
-    async def answer(_: httpx.Request) -> httpx.Response:
+    async def respond(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"x"))
 
-    fake.answer_instead = answer
+    fake.override = respond
     with pytest.raises(ProtocolViolation, match="compressed"):
         await client_over(fake).ping()

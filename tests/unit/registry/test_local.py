@@ -1,6 +1,6 @@
-"""``LocalArtifactRegistry`` over the fake: what no real registry can be brought to show at will.
+"""``LocalArtifactRegistry`` on the fake: cases that real registries do not show on demand.
 
-The contract that real registries share with the fake is in tests/contract.
+The contract that real registries and the fake fulfil is in tests/contract.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from controller.names import join_path
 from controller.registry import marker
 from controller.registry.local import LocalArtifactRegistry
 from controller.registry.protocol import (
-    ArtifactRegistry,
     ArtifactRegistryCredentials,
     ArtifactRegistryPermissions,
     CrossAccountAccess,
@@ -42,7 +41,7 @@ from tests.fakes.registry import FakeRegistry, FakeRepository, StoredManifest
 
 URL = "http://localhost:5001"
 IMAGE = StoredManifest(b'{"schemaVersion": 2}', marker.MANIFEST_MEDIA_TYPE)
-Answer = Callable[[httpx.Request], httpx.Response | None]
+Responder = Callable[[httpx.Request], httpx.Response | None]
 
 
 @pytest.fixture
@@ -58,17 +57,17 @@ async def registry(fake: FakeRegistry) -> AsyncIterator[LocalArtifactRegistry]:
         yield opened
 
 
-def instead(fake: FakeRegistry, answer: Answer) -> None:
-    """Let the fake answer so, where this is not None."""
+def override(fake: FakeRegistry, respond: Responder) -> None:
+    """Override the fake's responses where this does not return None."""
 
     async def asynchronous(request: httpx.Request) -> httpx.Response | None:
-        return answer(request)
+        return respond(request)
 
-    fake.answer_instead = asynchronous
+    fake.override = asynchronous
 
 
 def store(fake: FakeRegistry, path: str, **tags: StoredManifest) -> FakeRepository:
-    """Put manifests into a repository, as somebody else would."""
+    """Store manifests in a repository, as another client would."""
     repository = fake.repositories.setdefault(path, FakeRepository())
     for tag, manifest in tags.items():
         digest = marker.sha256_digest(manifest.content)
@@ -83,7 +82,7 @@ def writes(fake: FakeRegistry) -> list[str]:
 
 
 class TestConstruction:
-    """The first rows of the seed's table."""
+    """Construction from a binding."""
 
     @pytest.mark.parametrize(
         ("fields", "message"),
@@ -98,8 +97,8 @@ class TestConstruction:
             ({"registryUrl": "http://:5000"}, "registryUrl: .* has no usable host"),
         ],
     )
-    def test_unusable_binding(self, fields: dict[str, Any], message: str) -> None:
-        """Another variant and every unusable URL are refused with the binding's and the field's name."""
+    def test_invalid_binding_is_rejected(self, fields: dict[str, Any], message: str) -> None:
+        """Another variant and every invalid URL are rejected with the names of binding and field."""
         with pytest.raises(BindingConfigInvalid, match=f"registry binding 'artifacts' is invalid: {message}"):
             LocalArtifactRegistry("artifacts", fields, transport=FakeRegistry())
 
@@ -126,25 +125,20 @@ class TestConstruction:
         ("prefix", "path"), [(None, "artifacts/web"), ("", "web"), ("a/b", "a/b/web"), ("artifacts", "artifacts/web")]
     )
     def test_path_prefix(self, prefix: str | None, path: str) -> None:
-        """The prefix is the binding's name unless the binding says otherwise."""
+        """The prefix is the binding's name unless the binding sets one."""
         binding = {"registryUrl": URL, "pathPrefix": prefix}
         assert LocalArtifactRegistry("artifacts", binding, transport=FakeRegistry()).path("web") == path
 
     def test_upstream_prefix(self, registry: LocalArtifactRegistry) -> None:
-        """The constant of the seed."""
+        """The prefix is the seed's constant."""
         assert registry.upstream_repository_prefix == "artifacts/default"
-
-    def test_is_an_artifact_registry(self, registry: LocalArtifactRegistry) -> None:
-        """It has all the operations (checked by mypy)."""
-        as_such: ArtifactRegistry = registry
-        assert as_such.registry_endpoint == URL
 
 
 class TestWithoutTheRegistry:
-    """Operations that ask nobody."""
+    """Operations without requests."""
 
-    async def test_cross_account_access(self, registry: LocalArtifactRegistry) -> None:
-        """All three are refused by their names."""
+    async def test_cross_account_access_is_not_supported(self, registry: LocalArtifactRegistry) -> None:
+        """All three operations raise OperationNotSupported with their name."""
         access = CrossAccountAccess(("123",))
         for call, operation in (
             (registry.add_cross_account_access("x", access), "add_cross_account_access"),
@@ -155,30 +149,30 @@ class TestWithoutTheRegistry:
                 await call
             assert raised.value.operation == operation
 
-    async def test_credentials(self, registry: LocalArtifactRegistry, fake: FakeRegistry) -> None:
-        """Empty ones without expiry, whatever is asked for."""
+    async def test_credentials_are_empty(self, registry: LocalArtifactRegistry, fake: FakeRegistry) -> None:
+        """Generated credentials are empty and do not expire."""
         for permissions in ArtifactRegistryPermissions:
             made = await registry.generate_credentials("x", permissions, ttl_seconds=60)
             assert made == ArtifactRegistryCredentials("", "", None)
         assert fake.requests == []
 
     def test_credentials_hide_the_password(self) -> None:
-        """Should they ever hold one, it is not printed."""
+        """The repr of credentials does not contain the password."""
         assert "s3cr3t" not in repr(ArtifactRegistryCredentials("robot", "s3cr3t"))
 
-    async def test_delete(self, registry: LocalArtifactRegistry, fake: FakeRegistry) -> None:
-        """Succeeds without a request."""
+    async def test_delete_sends_nothing(self, registry: LocalArtifactRegistry, fake: FakeRegistry) -> None:
+        """Delete succeeds without a request."""
         await registry.delete_repository("x")
         assert fake.requests == []
 
 
 async def hang(_: httpx.Request) -> httpx.Response | None:
-    """Never answer."""
+    """Never respond."""
     await asyncio.Event().wait()
     return None
 
 
-UNCLEAR: list[tuple[str, Answer | Exception, type[RegistryError], int | None]] = [
+UNCLEAR: list[tuple[str, Responder | Exception, type[RegistryError], int | None]] = [
     ("401", lambda _: httpx.Response(401), AuthenticationFailed, 401),
     ("403", lambda _: httpx.Response(403), AccessDenied, 403),
     ("404 NAME_INVALID", lambda _: httpx.Response(404, json={"errors": [{"code": "NAME_INVALID"}]}), NameRefused, 404),
@@ -194,17 +188,17 @@ UNCLEAR: list[tuple[str, Answer | Exception, type[RegistryError], int | None]] =
 ]
 
 
-@pytest.mark.parametrize(("answer", "expected", "status"), [pytest.param(*case[1:], id=case[0]) for case in UNCLEAR])
-async def test_unclear_answers(
+@pytest.mark.parametrize(("respond", "expected", "status"), [pytest.param(*case[1:], id=case[0]) for case in UNCLEAR])
+async def test_unclear_response_creates_nothing(
     fake: FakeRegistry,
     registry: LocalArtifactRegistry,
-    answer: Answer | Exception,
+    respond: Responder | Exception,
     expected: type[RegistryError],
     status: int | None,
 ) -> None:
-    """An answer that is no clear not-found fails fast with its status; nothing is created on the strength of it.
+    """A response that is not a definite not-found fails at once with its status; nothing is created.
 
-    It comes in place of each question in turn, so that no path through create and verify takes it for "not there".
+    It replaces the response to each request in turn, so that no path through create and verify takes it for not found.
     """
     for spoilt in ("HEAD", "/tags/list", "/manifests/latest"):
         for known in (None, Origin.CREATED):
@@ -212,15 +206,15 @@ async def test_unclear_answers(
 
             def spoil(request: httpx.Request, spoilt: str = spoilt) -> httpx.Response | None:
                 if request.method != spoilt and not request.url.path.endswith(spoilt):
-                    # Nothing is there, and tags/list alone does not tell it.
+                    # The repository does not exist, and tags/list alone does not show it.
                     return httpx.Response(404) if request.url.path.endswith("/tags/list") else None
-                if isinstance(answer, Exception):
-                    raise answer
-                return answer(request)
+                if isinstance(respond, Exception):
+                    raise respond
+                return respond(request)
 
-            instead(fake, spoil)
+            override(fake, spoil)
             if spoilt == "HEAD" and known is None:
-                continue  # not asked
+                continue  # not sent
             with pytest.raises(expected) as raised:
                 await registry.ensure_repository("web", known_origin=known)
             assert type(raised.value) is expected
@@ -231,7 +225,7 @@ async def test_unclear_answers(
             assert writes(fake) == []
 
 
-NOT_THERE = [
+NOT_FOUND = [
     ("MANIFEST_UNKNOWN", httpx.Response(404, json={"errors": [{"code": "MANIFEST_UNKNOWN"}]})),
     ("NAME_UNKNOWN", httpx.Response(404, json={"errors": [{"code": "NAME_UNKNOWN"}]})),
     ("BLOB_UNKNOWN", httpx.Response(404, json={"errors": [{"code": "BLOB_UNKNOWN"}]})),
@@ -241,25 +235,27 @@ NOT_THERE = [
 ]
 
 
-@pytest.mark.parametrize("answer", [pytest.param(answer, id=name) for name, answer in NOT_THERE])
-async def test_clear_not_found(fake: FakeRegistry, registry: LocalArtifactRegistry, answer: httpx.Response) -> None:
-    """Every form of a clear not-found is one, on a registry that lists no tags."""
+@pytest.mark.parametrize("response", [pytest.param(response, id=name) for name, response in NOT_FOUND])
+async def test_definite_not_found(
+    fake: FakeRegistry, registry: LocalArtifactRegistry, response: httpx.Response
+) -> None:
+    """Every form of a definite not-found is recognised, on a registry that does not list tags."""
 
     def say(request: httpx.Request) -> httpx.Response | None:
         if request.url.path.endswith("/tags/list"):
             return httpx.Response(404)
         if request.method == "GET":
-            return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+            return httpx.Response(response.status_code, headers=response.headers, content=response.content)
         return httpx.Response(404) if request.method == "HEAD" and "manifests" in request.url.path else None
 
-    instead(fake, say)
+    override(fake, say)
     with pytest.raises(ResourceNotFound, match="resource 'web' was not found"):
         await registry.get_repository("web")
     assert (await registry.ensure_repository("web")).created
 
 
-class TestQuestions:
-    """What is asked, in which order, and what an answer is trusted with."""
+class TestRequests:
+    """Which requests are sent, and what is concluded from their responses."""
 
     def lines(self, fake: FakeRegistry) -> list[str]:
         """Return method and last part of each request since the last call."""
@@ -267,31 +263,33 @@ class TestQuestions:
         fake.requests.clear()
         return lines
 
-    async def test_unknown_name_is_enough(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """NAME_UNKNOWN from tags/list tells all: the next request is the blob's."""
+    async def test_unknown_name_needs_no_more_reads(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """After NAME_UNKNOWN from tags/list, the next request is the blob's."""
         await registry.ensure_repository("web")
         assert self.lines(fake) == ["GET list", "POST ", "PUT 1", "PUT latest"]
         await registry.ensure_repository("api")
         assert self.lines(fake) == ["GET list", "POST ", "PUT latest"]
 
-    async def test_another_tag_is_enough(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A tag that is not ``latest`` tells all: the repository exists and is not ours."""
+    async def test_another_tag_needs_no_more_reads(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A tag other than ``latest`` is sufficient: the repository is adopted."""
         store(fake, "artifacts/web", latest=IMAGE, v1=IMAGE)
         assert (await registry.ensure_repository("web")).origin is Origin.ADOPTED
         assert self.lines(fake) == ["GET list"]
 
     @pytest.mark.parametrize(("image", "origin"), [(IMAGE, Origin.ADOPTED), (None, Origin.CREATED)])
-    async def test_lone_latest_is_looked_at(
+    async def test_lone_latest_is_fetched(
         self, fake: FakeRegistry, registry: LocalArtifactRegistry, image: StoredManifest | None, origin: Origin
     ) -> None:
-        """``latest`` alone is fetched: it decides on the origin, and it may not be there at all."""
+        """A lone ``latest`` is fetched: it determines the origin, and its manifest may not exist."""
         store(fake, "artifacts/web", latest=image or StoredManifest(marker.MANIFEST, marker.MANIFEST_MEDIA_TYPE))
         assert (await registry.ensure_repository("web")).origin is origin
         assert self.lines(fake) == ["GET list", "GET latest"]
 
-    async def test_dangling_latest(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A ``latest`` that is listed, but whose manifest is gone, is made anew."""
-        instead(
+    async def test_latest_without_manifest_is_created(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry
+    ) -> None:
+        """A listed ``latest`` whose manifest is missing is created."""
+        override(
             fake,
             lambda request: (
                 httpx.Response(200, json={"tags": ["latest"]}) if request.url.path.endswith("/list") else None
@@ -301,35 +299,39 @@ class TestQuestions:
         assert self.lines(fake) == ["GET list", "GET latest", "POST ", "PUT 1", "PUT latest"]
 
     async def test_empty_list_is_not_trusted(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A registry that lists nothing whatever is there does not get its users' ``latest`` overwritten."""
+        """On a registry that lists nothing, an existing ``latest`` is not overwritten."""
         store(fake, "artifacts/web", latest=IMAGE)
-        instead(
+        override(
             fake,
             lambda request: httpx.Response(200, json={"tags": []}) if request.url.path.endswith("/list") else None,
         )
         assert (await registry.ensure_repository("web")).origin is Origin.ADOPTED
 
     async def test_known_origin_stays(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """What is known is returned, whatever the repository holds by now; a HEAD is all it takes."""
+        """A known origin is returned whatever the repository holds now; a single HEAD suffices."""
         store(fake, "artifacts/web", latest=IMAGE)
         assert (await registry.ensure_repository("web", known_origin=Origin.CREATED)).origin is Origin.CREATED
         assert self.lines(fake) == ["HEAD latest"]
 
-    async def test_adopted_without_latest(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A repository with other tags only takes two requests to verify."""
+    async def test_verify_without_latest_takes_two_requests(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry
+    ) -> None:
+        """A repository without ``latest`` takes two requests to verify."""
         store(fake, "artifacts/web", v1=IMAGE)
         assert not (await registry.ensure_repository("web", known_origin=Origin.ADOPTED)).created
         assert self.lines(fake) == ["HEAD latest", "GET list"]
 
-    async def test_head_that_tells_nothing(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A 200 to HEAD that says nothing about a manifest may come from anything: it is looked at closely."""
+    async def test_head_without_manifest_headers_is_not_trusted(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry
+    ) -> None:
+        """A 200 to HEAD without a manifest's headers may come from any web server: the repository is inspected."""
         store(fake, "artifacts/web", v1=IMAGE)
-        instead(fake, lambda request: httpx.Response(200) if request.method == "HEAD" else None)
+        override(fake, lambda request: httpx.Response(200) if request.method == "HEAD" else None)
         await registry.ensure_repository("web", known_origin=Origin.ADOPTED)
         assert self.lines(fake) == ["HEAD latest", "GET list"]
 
     async def test_pushed_during_a_long_upload(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """Where the blob took many requests, the question is asked again: a ``latest`` pushed meanwhile survives."""
+        """After a long upload the repository is inspected again: a ``latest`` pushed meanwhile survives."""
 
         def push_meanwhile(request: httpx.Request) -> httpx.Response | None:
             if request.method == "PUT" and "/uploads/" in request.url.path and request.content:
@@ -338,13 +340,13 @@ class TestQuestions:
                 store(fake, "artifacts/web", latest=IMAGE)
             return None
 
-        instead(fake, push_meanwhile)
+        override(fake, push_meanwhile)
         ensured = await registry.ensure_repository("web")
         assert (ensured.origin, ensured.created) == (Origin.ADOPTED, False)
         assert fake.repositories["artifacts/web"].tags == {"latest": marker.sha256_digest(IMAGE.content)}
 
-    async def test_mount_source_is_gone(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """Where the repository to mount from was deleted, the blob is uploaded, and the new one serves the next."""
+    async def test_missing_mount_source_is_replaced(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """If the mount's source was deleted, the blob is uploaded, and the new repository becomes the source."""
         await registry.ensure_repository("web")
         del fake.repositories["artifacts/web"]
         self.lines(fake)
@@ -353,29 +355,29 @@ class TestQuestions:
         await registry.ensure_repository("third")
         assert self.lines(fake) == ["GET list", "POST ", "PUT latest"]
 
-    async def test_create_that_fails(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A push that the registry does not take is an error, and the next call starts afresh."""
-        instead(fake, lambda request: httpx.Response(503) if request.method == "PUT" else None)
+    async def test_create_after_a_failed_push(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """A rejected push is an error, and the next call starts over."""
+        override(fake, lambda request: httpx.Response(503) if request.method == "PUT" else None)
         with pytest.raises(RegistryUnavailable) as raised:
             await registry.ensure_repository("web")
         assert raised.value.status == 503
-        fake.answer_instead = None
+        fake.override = None
         assert (await registry.ensure_repository("web")).created
 
-    async def test_read_only(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A read-only registry still verifies, and says why it creates nothing."""
+    async def test_read_only_registry_still_verifies(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """On a read-only registry, verifying works and creating raises RegistryReadOnly."""
         store(fake, "artifacts/web", latest=IMAGE)
         fake.read_only = True
         assert (await registry.get_repository("web")) == RepositoryResponse("web", "localhost:5001/artifacts/web")
-        with pytest.raises(RegistryReadOnly, match="is read-only"):
+        with pytest.raises(RegistryReadOnly, match="405"):
             await registry.create_repository("api")
 
 
-class TestSideBySide:
-    """Several calls at once."""
+class TestConcurrency:
+    """Concurrent calls."""
 
     async def test_one_writer_per_repository(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """The writes to one repository never overlap; those to different ones do."""
+        """Writes to one repository never overlap; writes to different ones do."""
         writing: dict[str, int] = {}
         together = 0
 
@@ -388,34 +390,34 @@ class TestSideBySide:
             await asyncio.sleep(0)
             writing[path] -= 1
 
-        fake.answer_instead = watch
+        fake.override = watch
         names = ["a", "b", "c"] * 5
         await asyncio.gather(*(registry.ensure_repository(name) for name in names))
         assert together == 3
         assert sum(path.endswith("/manifests/latest") for path in writes(fake)) == 3
 
     async def test_locks_are_dropped(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """No lock outlives its use, also where calls fail or are cancelled: memory does not grow with names."""
+        """Locks are dropped after use, also when calls fail or are cancelled: memory does not grow with names."""
         await asyncio.gather(*(registry.ensure_repository(f"r-{number % 3}") for number in range(9)))
-        fake.answer_instead = hang
+        fake.override = hang
         tasks = [asyncio.create_task(registry.ensure_repository("stuck")) for _ in range(3)]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
-        assert registry._writers == {}
+        assert registry._repositories._writers == {}
 
-    async def test_cancelled_writer_lets_the_next_one_in(
+    async def test_cancelled_writer_releases_its_lock(
         self, fake: FakeRegistry, registry: LocalArtifactRegistry
     ) -> None:
-        """A call that waits for a stuck one goes on when that is cancelled."""
-        fake.answer_instead = hang
+        """A call that waits for another one proceeds when that is cancelled."""
+        fake.override = hang
         stuck = asyncio.create_task(registry.ensure_repository("web"))
         await asyncio.sleep(0)
         waiting = asyncio.create_task(registry.ensure_repository("web"))
         await asyncio.sleep(0)
-        fake.answer_instead = None
+        fake.override = None
         stuck.cancel()
         assert (await waiting).created
         with pytest.raises(asyncio.CancelledError):
@@ -423,33 +425,33 @@ class TestSideBySide:
 
 
 class TestHeads:
-    """The two operations that answer None to everything that is not there."""
+    """The two operations that return None for everything that cannot be read."""
 
     @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 204, 302])
     async def test_failures_are_none(self, fake: FakeRegistry, registry: LocalArtifactRegistry, status: int) -> None:
-        """As in the seed: any failure is None."""
-        instead(fake, lambda _: httpx.Response(status))
+        """As in the seed, every failure is None."""
+        override(fake, lambda _: httpx.Response(status))
         assert await registry.head_manifest("artifacts/web", "latest") is None
         assert await registry.head_blob("artifacts/web", marker.CONFIG_DIGEST) is None
 
-    async def test_unusable_names_are_none(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """A name that must not stand in a URL is None as well, and is not asked for."""
+    async def test_invalid_names_are_none(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """An invalid name is None as well, without a request."""
         assert await registry.head_manifest("../x", "latest") is None
         assert await registry.head_manifest("x", "../latest") is None
         assert await registry.head_blob("x", "sha256:../..") is None
         assert fake.requests == []
 
-    async def test_digest_that_is_not_told(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-        """Where a HEAD tells no digest, the manifest is fetched and hashed."""
+    async def test_missing_digest_is_computed(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """Where a HEAD states no digest, the manifest is fetched and hashed."""
         store(fake, "x", latest=IMAGE)
         headers = {"content-type": IMAGE.media_type}
-        instead(fake, lambda request: httpx.Response(200, headers=headers) if request.method == "HEAD" else None)
+        override(fake, lambda request: httpx.Response(200, headers=headers) if request.method == "HEAD" else None)
         digest = marker.sha256_digest(IMAGE.content)
         assert await registry.head_manifest("x", "latest") == (IMAGE.media_type, digest)
 
 
-async def test_get_manifest_checks_its_arguments(fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-    """Path and reference are checked before there is a URL."""
+async def test_get_manifest_validates_its_arguments(fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+    """Path and reference are validated before there is a URL."""
     for path, reference in (("../x", "latest"), ("x", "..")):
         with pytest.raises(InvalidNameError):
             await registry.get_manifest(path, reference)
@@ -457,8 +459,8 @@ async def test_get_manifest_checks_its_arguments(fake: FakeRegistry, registry: L
 
 
 @given(st.text(max_size=300))
-async def test_any_name(name: str) -> None:
-    """Any text is a name whose requests stay below its own path, or is refused without a request."""
+async def test_no_name_leaves_its_path(name: str) -> None:
+    """Any text is a name whose requests stay below its path, or is rejected without a request."""
     fake = FakeRegistry()
     registry = LocalArtifactRegistry("artifacts", {"registryUrl": URL}, transport=fake)
     try:
@@ -477,8 +479,8 @@ async def test_any_name(name: str) -> None:
             assert request.url.host == "localhost"
 
 
-async def test_who_was_frozen_asks_again(fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
-    """Between question and push lies more than a second, in which a user pushes: the image is seen, and stays."""
+async def test_frozen_process_reads_again(fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+    """If a user pushes while more than a second passes between read and push, the image is seen and stays."""
     await registry.ensure_repository("warm")
 
     async def push_meanwhile(request: httpx.Request) -> httpx.Response | None:
@@ -487,7 +489,7 @@ async def test_who_was_frozen_asks_again(fake: FakeRegistry, registry: LocalArti
             store(fake, "artifacts/web", latest=IMAGE)
         return None
 
-    fake.answer_instead = push_meanwhile
+    fake.override = push_meanwhile
     ensured = await registry.ensure_repository("web")
     assert (ensured.origin, ensured.created) == (Origin.ADOPTED, False)
     repository = fake.repositories["artifacts/web"]

@@ -1,4 +1,4 @@
-"""The marker: its bytes are fixed for all time, and it is recognised whoever wrote it."""
+"""Marker: its bytes never change, and it is recognised whoever serialised it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FIRST_RELEASE = (
     b'"application/vnd.oci.image.config.v1+json","size":90},"layers":[],"mediaType":'
     b'"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}'
 )
-"""The marker as version 0.1 pushed it, with a config that explains nothing."""
+"""The marker of version 0.1, with a config without an explanation."""
 
 
 def test_config_bytes() -> None:
-    """The config has the seed's fields, and an entrypoint that reads as a sentence in `kubectl describe pod`."""
+    """The config has the seed's fields, and an entrypoint that is a sentence in `kubectl describe pod`."""
     assert json.loads(marker.CONFIG) == {
         "architecture": "amd64",
         "config": {"Entrypoint": [marker.EXPLANATION]},
@@ -30,7 +30,7 @@ def test_config_bytes() -> None:
 
 
 def test_manifest_bytes() -> None:
-    """The manifest has the seed's media types, no layers, the annotation, and says what it is."""
+    """The manifest has the seed's media types, no layers, the annotation, and a description."""
     assert marker.MANIFEST_DIGEST == "sha256:ad4f5f442bfba9676e5e6fd5f5f4c420a5f409b14d03bc86a6cb8857f6651f30"
     assert json.loads(marker.MANIFEST) == {
         "schemaVersion": 2,
@@ -60,7 +60,7 @@ def test_manifest_bytes() -> None:
     ],
 )
 def test_is_marker(manifest: bytes | dict[str, object]) -> None:
-    """The annotation makes the marker, in whatever bytes it stands."""
+    """A marker is recognised by its annotation, however it is serialised."""
     assert marker.is_marker(manifest)
 
 
@@ -83,6 +83,6 @@ def test_is_marker(manifest: bytes | dict[str, object]) -> None:
         {"layers": []},
     ],
 )
-def test_is_no_marker(manifest: bytes | dict[str, object]) -> None:
-    """Everything else is somebody's image or garbage, and none of it fails."""
+def test_is_not_a_marker(manifest: bytes | dict[str, object]) -> None:
+    """Images and garbage are not markers, and none of them raises."""
     assert not marker.is_marker(manifest)

@@ -1,0 +1,1 @@
+"""API types, and the pure functions that decide on targets and status."""

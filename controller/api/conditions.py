@@ -1,0 +1,26 @@
+"""Condition types and statuses."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """Condition types owned by this operator; conditions of other types are never changed."""
+
+    READY = "Ready"
+    """True if the repository exists and can be pushed to. Always present."""
+
+    RECONCILING = "Reconciling"
+    """True while the operator retries. Absent otherwise, by the convention of kstatus."""
+
+    STALLED = "Stalled"
+    """True if retries have failed for long or cannot succeed. Absent otherwise, by the convention of kstatus."""
+
+
+class ConditionStatus(StrEnum):
+    """Status of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"

@@ -1,0 +1,119 @@
+"""The ``ArtifactRepository`` type, as far as the operator uses it.
+
+The API server validates objects by the schema in manifests/crd.yaml. Users may edit ``status`` within that schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Self
+
+from controller.api.conditions import ConditionType
+
+GROUP: Final = "artifacts.alien.dev"
+VERSION: Final = "v1alpha1"
+KIND: Final = "ArtifactRepository"
+PLURAL: Final = "artifactrepositories"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+REQUESTED_AT_ANNOTATION: Final = f"{GROUP}/requestedAt"
+"""A new value (usually the time) requests a verification; it is echoed in ``lastHandledReconcileAt``."""
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Key(NamedTuple):
+    """Namespace and name of an object."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRepository:
+    """One version of an object.
+
+    Args:
+        key: Namespace and name.
+        uid: The uid; an object that is deleted and created again gets another one.
+        resource_version: The version; a write that is based on it is rejected if there is a newer one.
+        generation: Incremented by changes of ``spec``.
+        deleting: Whether a deletionTimestamp is set; such an object is left alone.
+        repository_name: ``spec.repositoryName``, if set.
+        registry: ``spec.registry``, if set.
+        suspend: ``spec.suspend``.
+        requested_at: Value of the requestedAt annotation, if set.
+        status: ``status`` as read, with conditions of other owners.
+    """
+
+    key: Key
+    uid: str
+    resource_version: str
+    generation: int
+    deleting: bool = False
+    repository_name: str | None = None
+    registry: str | None = None
+    suspend: bool = False
+    requested_at: str | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Parse an object from the API server.
+
+        Args:
+            body: The object as JSON. It is not changed; ``status`` keeps a reference to a part of it.
+        """
+        metadata = body["metadata"]
+        spec = body.get("spec") or _NOTHING
+        return cls(
+            key=Key(metadata["namespace"], metadata["name"]),
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+            generation=metadata["generation"],
+            deleting="deletionTimestamp" in metadata,
+            repository_name=spec.get("repositoryName"),
+            registry=spec.get("registry"),
+            suspend=bool(spec.get("suspend")),
+            requested_at=(metadata.get("annotations") or _NOTHING).get(REQUESTED_AT_ANNOTATION),
+            status=body.get("status") or {},
+        )
+
+    @property
+    def version(self) -> int:
+        """The resource version as a number; 0 if it is not one (another implementation of the API)."""
+        return int(self.resource_version) if self.resource_version.isdecimal() else 0
+
+    def is_newer_than(self, other: ArtifactRepository) -> bool:
+        """Return whether this version is newer than ``other``, by the resource version.
+
+        If these are not numbers (another implementation of the API), this one counts as newer.
+        """
+        try:
+            return int(self.resource_version) > int(other.resource_version)
+        except ValueError:
+            return True
+
+    @property
+    def is_handled(self) -> bool:
+        """Whether ``status`` reflects this generation and, unless suspended, this requestedAt.
+
+        A removed annotation is not a request: Flux removes it at its next apply.
+        """
+        requested = self.requested_at is not None and not self.suspend
+        return self.status.get("observedGeneration") == self.generation and (
+            not requested or self.status.get("lastHandledReconcileAt") == self.requested_at
+        )
+
+    def condition(self, type_: ConditionType) -> Mapping[str, Any]:
+        """Return the condition of a type; an empty mapping if there is none."""
+        for condition in self.status.get("conditions") or ():
+            if condition.get("type") == type_:
+                found: Mapping[str, Any] = condition
+                return found
+        return _NOTHING

@@ -1,0 +1,177 @@
+"""kopf handlers: from watch events to the work queue. The only module that imports kopf.
+
+One ``on.event`` handler serves create, resume, update and delete. ``on.create``, ``on.resume`` and ``on.update`` record
+what they have handled on each object; this operator's record is ``status.observedGeneration``. A mandatory delete
+handler, a timer or a daemon would add a finalizer, and a deletion would then wait for a running operator.
+docs/architecture.md has the measurements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NoReturn, Protocol, cast
+
+import aiohttp
+import kopf
+
+from controller.api.v1alpha1 import GROUP, PLURAL, VERSION, ArtifactRepository
+from controller.backoff import OPERATOR_BACKOFF
+from controller.kube.credentials import bearer_token, load_configuration
+from controller.kube.watchtrace import WatchTrace
+from controller.reconcile.workqueue import Priority
+from controller.watchmonitor import WatchMonitor
+
+_IDENTITY: Final = "artifact-repository-controller"
+"""kopf's name for this operator among its peers. There are none (``standalone``), but without a name kopf looks up the
+user, and the image's user has no entry in /etc/passwd."""
+
+_INACTIVITY_TIMEOUT: Final = 70.0
+"""Seconds without any event after which a watch is replaced; the API server sends a bookmark about once a minute."""
+
+
+class EventTarget(Protocol):
+    """Receiver of objects from handlers: the controller."""
+
+    def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
+        """Enqueue an object for reconciliation."""
+        ...
+
+    def deleted(self, repository: ArtifactRepository) -> None:
+        """Forget a deleted object, unless another one of the same name has been created since."""
+        ...
+
+
+def register_handlers(registry: kopf.OperatorRegistry, target: EventTarget) -> None:
+    """Register the handlers of ArtifactRepository objects.
+
+    Args:
+        registry: The kopf registry.
+        target: Receives the objects.
+    """
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, when=is_relevant)
+    async def handle_event(event: kopf.RawEvent, **_: Any) -> None:
+        repository = ArtifactRepository.from_body(event["object"])
+        match event["type"]:
+            case "DELETED":  # delete: nothing happens in the registry; the repository and its images stay
+                target.deleted(repository)
+            case None if repository.is_handled:  # resume: verify it, when there is time
+                target.enqueue(repository, Priority.LOW)
+            case _:  # create, update, or anything of that kind while no operator was running
+                target.enqueue(repository, Priority.HIGH)
+
+
+def is_relevant(event: kopf.RawEvent, **_: Any) -> bool:
+    """Return whether an event needs handling; the operator's own status writes do not."""
+    if event["type"] not in ("ADDED", "MODIFIED"):
+        return True
+    repository = ArtifactRepository.from_body(event["object"])
+    return repository.deleting or not repository.is_handled
+
+
+async def watch(
+    target: EventTarget,
+    *,
+    namespaces: Sequence[str] = (),
+    label_selector: str = "",
+    monitor: WatchMonitor,
+    install_signal_handlers: Callable[[], None],
+) -> NoReturn:
+    """Run kopf until cancelled.
+
+    Args:
+        target: Receives the objects.
+        namespaces: The namespaces to watch; empty for all.
+        label_selector: Restricts the objects that are watched; empty for no restriction.
+        monitor: Notified when the API server accepts a watch, rejects one, or cannot be reached.
+        install_signal_handlers: Restores the signal handlers of the process, which kopf replaces when it starts.
+
+    Raises:
+        Exception: An error that kopf does not retry; the caller should call this function again.
+    """
+    registry = kopf.OperatorRegistry()
+    register_handlers(registry, target)
+    kopf.on.login(registry=registry)(_Login(monitor).open_session)
+    tasks = await kopf.spawn_tasks(
+        registry=registry,
+        settings=_settings(label_selector),
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        identity=cast(Any, _IDENTITY),  # a str; kopf does not export its type
+        standalone=True,
+    )
+    install_signal_handlers()
+    # Not kopf.run_tasks(): it waits for, and then cancels, every task of the loop that is younger than the watch.
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, Exception)]
+    raise errors[0] if errors else RuntimeError(f"kopf's {next(iter(ended)).get_name()} ended")
+
+
+class _Login:
+    """kopf's login handler: reads the credentials, with a backoff if they are rejected repeatedly.
+
+    Args:
+        monitor: Notified of the state of the watch.
+    """
+
+    def __init__(self, monitor: WatchMonitor) -> None:
+        self._monitor = monitor
+        self._delays: Iterator[float] | None = None
+
+    async def open_session(self, **_: Any) -> kopf.AiohttpSession:
+        """Return a session; kopf calls this again when the API server rejects its credentials."""
+        if self._delays is None:
+            self._reset()
+        else:
+            await asyncio.sleep(next(self._delays))
+        configuration = await load_configuration()
+        info = kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            token=await bearer_token(configuration),
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+        trace = WatchTrace(PLURAL, monitor=self._monitor, on_accepted=self._reset)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            headers=info.as_http_headers(),
+            proxy=configuration.proxy,
+            trace_configs=[trace.config],
+        )
+        return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
+
+    def _reset(self) -> None:
+        self._delays = OPERATOR_BACKOFF.delays(random.Random())  # noqa: S311 - jitter, not a secret
+
+
+def _settings(label_selector: str) -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.process.ultimate_exiting_timeout = None  # it would kill the process after a restart of the watch
+    settings.queueing.idle_timeout = 1.0
+    settings.queueing.exit_timeout = 0.1  # handlers only enqueue and need no time to finish
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = _EndlessBackoffs()
+    settings.watching.chunk_size = 500
+    settings.watching.inactivity_timeout = _INACTIVITY_TIMEOUT
+    if label_selector:
+        settings.watching.label_selectors[GROUP, PLURAL] = label_selector
+    return settings
+
+
+class _EndlessBackoffs:
+    """Delays between kopf's attempts of a request, endless because kopf gives up at the end of a finite list."""
+
+    def __iter__(self) -> Iterator[float]:
+        return OPERATOR_BACKOFF.delays(random.Random())  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,67 @@
+"""Trace of kopf's HTTP requests: reports the state of the watch, which kopf does not, and limits its rate."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import aiohttp
+
+from controller.backoff import OPERATOR_BACKOFF
+from controller.watchmonitor import WatchMonitor
+
+STEADY: Final = 10.0
+"""Seconds after which an established watch counts as healthy: when it ends, the next one is opened without delay."""
+
+
+class WatchTrace:
+    """Observes the requests of one client session.
+
+    Args:
+        plural: Last part of the path of the watched collections.
+        monitor: Notified of the state of the watch.
+        on_accepted: Called after each successful request for such a collection.
+    """
+
+    def __init__(self, plural: str, *, monitor: WatchMonitor, on_accepted: Callable[[], None]) -> None:
+        self._plural = plural
+        self._monitor = monitor
+        self._on_accepted = on_accepted
+        self._established_at: dict[str, float] = {}
+        self._delays: dict[str, Iterator[float]] = {}
+        self.config = aiohttp.TraceConfig()
+        self.config.on_request_start.append(self._on_start)
+        self.config.on_request_end.append(self._on_end)
+        self.config.on_request_exception.append(self._on_exception)
+
+    async def _on_start(self, _session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
+        """Delay a watch whose predecessor was accepted but ended early; kopf backs off only after failures."""
+        if "watch" not in params.url.query:
+            return
+        path = params.url.path
+        since = self._established_at.pop(path, None)
+        if since is None:
+            return
+        if asyncio.get_running_loop().time() - since >= STEADY:
+            self._delays.pop(path, None)
+        else:
+            delays = self._delays.setdefault(path, OPERATOR_BACKOFF.delays(random.Random()))  # noqa: S311 - jitter
+            await asyncio.sleep(next(delays))
+
+    async def _on_end(self, _session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
+        if not params.url.path.endswith(self._plural):
+            return
+        if not params.response.ok:
+            self._monitor.failed(f"the API server returned {params.response.status} ({params.response.reason})")
+            return
+        self._on_accepted()
+        if "watch" in params.url.query:
+            self._established_at[params.url.path] = asyncio.get_running_loop().time()
+            self._monitor.established()
+
+    async def _on_exception(self, _session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
+        if params.url.path.endswith(self._plural):
+            problem = str(params.exception) or type(params.exception).__name__
+            self._monitor.failed(f"the API server does not answer: {problem}")

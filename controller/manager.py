@@ -1,0 +1,240 @@
+"""Manager: the lifetime of an operator process.
+
+It owns what exists once per process: signal handlers, health server, API client and leader election. What exists once
+per term of leadership belongs to :class:`controller.runner.Runner`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from controller.backoff import OPERATOR_BACKOFF
+from controller.config import OperatorConfig, load_config
+from controller.errors import ConfigError, KubernetesError
+from controller.health import serve_health
+from controller.kube.client import KubernetesClient
+from controller.kube.credentials import SERVICE_ACCOUNT_DIRECTORY
+from controller.kube.holder import new_identity
+from controller.kube.leaderelection import LeaderElector
+from controller.kube.recorder import KubernetesEventRecorder, NoEventRecorder
+from controller.metrics import Metrics
+from controller.reconcile.interfaces import EventRecorder, SystemClock
+from controller.runner import Runner, Scope
+
+logger = logging.getLogger(__name__)
+
+LEASE_NAME: Final = "artifact-repository-controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of an operator process.
+
+    Args:
+        config: The configuration file.
+        scope: Which objects are reconciled.
+        leader_elect: Whether to reconcile only while holding the Lease.
+        lease_namespace: Namespace of the Lease; None for the Pod's own.
+        lease_name: Name of the Lease. Operators that share the objects of a cluster need different ones.
+        health_address: Address of the health server; None for no server.
+        grace: Seconds to wait for reconciles in progress when the process stops.
+        events: Whether to record Kubernetes events.
+    """
+
+    config: Path
+    scope: Scope = field(default_factory=Scope)
+    leader_elect: bool = False
+    lease_namespace: str | None = None
+    lease_name: str = LEASE_NAME
+    health_address: str | None = None
+    grace: float = 20.0
+    events: bool = True
+
+
+class Manager:
+    """One operator process.
+
+    Args:
+        options: Its options.
+        config: The configuration from the file.
+    """
+
+    def __init__(self, options: Options, config: OperatorConfig) -> None:
+        self._options = options
+        self._config = config
+        self._metrics = Metrics()
+        self._clock = SystemClock()
+        self._rng = random.Random()  # noqa: S311 - jitter, not secrets
+        self._stopping = asyncio.Event()
+        self._not_ready: str | None = "starting"
+        self._standby: LeaderElector | None = None
+        """The elector while this process waits for the Lease."""
+        scope = options.scope
+        self._api = KubernetesClient(
+            namespaces=scope.namespaces, label_selector=scope.label_selector, connections=scope.concurrent + 8
+        )
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigError: The health server cannot listen on its address.
+            KubernetesError: There are no credentials for an API server.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._api.close)
+            self._install_signal_handlers()
+            await self._unless_stopping(self._connect())
+            if self._options.health_address:
+                health = serve_health(
+                    self._options.health_address, why_not_ready=self._why_not_ready, metrics=self._metrics
+                )
+                await stack.enter_async_context(health)
+            events: EventRecorder = NoEventRecorder()
+            if self._options.events:
+                events = recorder = KubernetesEventRecorder(self._api, self._clock)
+                recording = asyncio.create_task(recorder.run())
+                stack.callback(recording.cancel)
+            if self._options.leader_elect:
+                await self._run_while_leading(events)
+            else:
+                await self._run_once(events)
+        logger.info("Stopped")
+
+    async def _connect(self) -> None:
+        """Read the credentials; without any, the process fails at once."""
+        await self._api.connect()
+
+    def _why_not_ready(self) -> str | None:
+        """Return why the process is not ready; None if it is.
+
+        A standby is ready only next to a live leader: otherwise a replica without permissions or API server, which
+        could never take over, would be ready.
+        """
+        if self._standby is not None and not self._stopping.is_set():
+            return None if self._standby.stands_by else "waiting for the Lease; no live leader has been observed"
+        return self._not_ready
+
+    def _install_signal_handlers(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            logger.warning("Received a second %s, exiting immediately", number.name)
+            os._exit(128 + number)
+        logger.info("Received %s, finishing reconciles in progress", number.name)
+        self._not_ready = "stopping"
+        self._stopping.set()
+
+    def _set_not_ready(self, reason: str | None) -> None:
+        if not self._stopping.is_set():
+            self._not_ready = reason
+
+    async def _run_while_leading(self, events: EventRecorder) -> None:
+        namespace, name = self._options.lease_namespace or _own_namespace(), self._options.lease_name
+        # A separate connection: renewals must not wait for other requests or dead connections.
+        api = KubernetesClient(connections=1)
+        elector = LeaderElector(
+            api,
+            namespace=namespace,
+            name=name,
+            identity=new_identity(os.environ),
+            rng=self._rng,
+            clock=self._clock,
+        )
+        self._metrics.observe_leader(lambda: elector.is_leader)
+        try:
+            while not self._stopping.is_set():
+                logger.info("Waiting for the Lease %s/%s", namespace, name)
+                self._standby = elector
+                await self._unless_stopping(elector.acquire())
+                self._standby = None
+                if not self._stopping.is_set():
+                    await elector.lead(lambda: self._run_once(events, check_leadership=elector.check))
+        finally:
+            await api.close()
+
+    async def _run_once(self, events: EventRecorder, *, check_leadership: Callable[[], None] = lambda: None) -> None:
+        """Reconcile until the process stops, then stop gracefully; cancelled when leadership is lost."""
+        self._set_not_ready("waiting for the API server")
+        await self._unless_stopping(self._wait_for_access())
+        with contextlib.suppress(ConfigError):  # keep the last valid one; the runner reports the error
+            self._config = load_config(self._options.config)
+        runner = Runner(
+            scope=self._options.scope,
+            config_file=self._options.config,
+            config=self._config,
+            api=self._api,
+            events=events,
+            check_leadership=check_leadership,
+            metrics=self._metrics,
+            clock=self._clock,
+            rng=self._rng,
+        )
+        grace = 0.0
+        try:
+            await self._unless_stopping(
+                runner.run(set_not_ready=self._set_not_ready, install_signal_handlers=self._install_signal_handlers)
+            )
+            grace = self._options.grace
+        finally:
+            await runner.stop(grace=grace)
+
+    async def _wait_for_access(self) -> None:
+        """Return once the objects can be read; log each new error."""
+        delays, logged = OPERATOR_BACKOFF.delays(self._rng), ""
+        while True:
+            try:
+                await self._api.check_access()
+            except KubernetesError as error:
+                if str(error) != logged:
+                    logged = str(error)
+                    logger.error("Not ready to start, retrying: %s", logged)  # noqa: TRY400 - a trace does not help
+                await asyncio.sleep(next(delays))
+            else:
+                return
+
+    async def _unless_stopping(self, work: Awaitable[None]) -> None:
+        """Run ``work``, and cancel it when the process stops."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            working.cancel()
+            await asyncio.wait((working,))
+        if not working.cancelled():
+            working.result()
+
+
+def _own_namespace() -> str:
+    """Return the namespace of this process's Pod; ``default`` outside of a Pod."""
+    try:
+        return (SERVICE_ACCOUNT_DIRECTORY / "namespace").read_text(encoding="utf-8").strip()
+    except OSError:
+        return os.environ.get("POD_NAMESPACE", "default")
+
+
+async def run_manager(options: Options) -> None:
+    """Run an operator process until SIGTERM or SIGINT.
+
+    Args:
+        options: Its options.
+
+    Raises:
+        ConfigError: The configuration file is invalid, or the health server cannot listen on its address.
+        KubernetesError: There are no credentials for an API server.
+    """
+    await Manager(options, load_config(options.config)).run()

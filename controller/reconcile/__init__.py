@@ -1,0 +1,1 @@
+"""Reconciliation: from keys in the work queue to repositories and status. Independent of kopf, HTTP and Kubernetes."""

@@ -1,0 +1,377 @@
+"""Controller: gets keys from the work queue, has them reconciled, and decides when they are reconciled again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from math import inf
+from typing import Final
+
+from controller.api.conditions import ConditionStatus, ConditionType
+from controller.api.target import intended_registry
+from controller.api.v1alpha1 import ArtifactRepository, Key
+from controller.backoff import Backoff
+from controller.errors import Conflict, KubernetesError, LeadershipLost, ObjectGone
+from controller.metrics import Metrics
+from controller.reconcile.interfaces import Clock, ObjectStore
+from controller.reconcile.ratelimit import Reservation
+from controller.reconcile.reconciler import (
+    SLOW,
+    Done,
+    Reconciler,
+    Requeue,
+    RequeueAfter,
+    Result,
+    Retry,
+    WhenAvailable,
+)
+from controller.reconcile.recovery import OutageObserver, Recovery
+from controller.reconcile.registries import RegistryPool
+from controller.reconcile.workqueue import Item, Priority, WorkQueue
+
+logger = logging.getLogger(__name__)
+
+_API_SERVER: Final = Backoff(first=0.2, cap=30.0)
+_CONFLICT: Final = Backoff(first=0.2, cap=2.0)
+"""Short: the object was just changed, and its owner most likely waits for the operator."""
+
+_MARGIN: Final = 0.01
+"""Added to delays, in seconds: with a rounding error, an object would be reconciled too early, again and again."""
+
+_MAX_WAIT: Final = 300.0
+"""Maximum wait for a registry without another reconcile, in seconds."""
+
+LOW_PRIORITY_SHARE: Final = 4
+"""One worker in this many may process low-priority keys, so that new objects do not wait for resyncs."""
+
+_MAX_RECONCILE: Final = 60.0
+"""Maximum time that old connections are kept for reconciles that still use them, in seconds."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """What the controller knows of one object, whether it is queued or not.
+
+    Args:
+        last_seen: When it was last reported or reconciled, on the monotonic clock.
+        version: The newest known version of it, or of an object of the same name before it.
+        ready: Status of its Ready condition; None before its first reconcile.
+        waiting_for: The registry whose recovery it waits for; None for none.
+        reservation: Reservation of its failure write; None for none.
+    """
+
+    last_seen: float
+    version: int
+    ready: str | None = None
+    waiting_for: str | None = None
+    reservation: Reservation | None = None
+
+
+class Controller:
+    """Reconciles the objects that it is notified of.
+
+    Args:
+        reconciler: Reconciles one object once.
+        registries: The registries; objects wait for one whose breaker is open.
+        store: Provides the newest state of an object after a conflict.
+        clock: The time.
+        rng: Source of all jitter.
+        max_concurrent: Maximum concurrent reconciles per registry; low-priority keys may use a quarter of them.
+        metrics: Metrics sink.
+    """
+
+    def __init__(
+        self,
+        *,
+        reconciler: Reconciler,
+        registries: RegistryPool,
+        store: ObjectStore,
+        clock: Clock,
+        rng: random.Random,
+        max_concurrent: int,
+        metrics: Metrics,
+    ) -> None:
+        self._reconciler = reconciler
+        self._registries = registries
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._max_concurrent = max_concurrent
+        self._metrics = metrics
+        self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(
+            newer=ArtifactRepository.is_newer_than, lane=self._lane
+        )
+        self._recovery = Recovery(registries=registries, clock=clock)
+        self._records: dict[Key, _Record] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._workers: Counter[tuple[Hashable, Priority]] = Counter()
+        """Reconciles in progress by lane and priority: a registry that hangs occupies only its own workers."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._running = False
+        metrics.observe_queue(lambda: self._queue.depth, self._ready_statuses)
+
+    def start(self, outages: OutageObserver) -> None:
+        """Start to reconcile; requires a running event loop.
+
+        Args:
+            outages: Notified when an outage starts and ends.
+        """
+        self._running = True
+        self._recovery.start(release=self._release, observer=outages)
+        self._dispatch()
+
+    async def stop(self, *, grace: float) -> None:
+        """Start no more reconciles, wait for those in progress, then cancel the rest.
+
+        Args:
+            grace: Maximum time to wait, in seconds.
+        """
+        self._running = False
+        self._metrics.observe_queue(lambda: 0, tuple)  # from now on another replica reports them
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._recovery.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def reconfigured(self) -> None:
+        """Apply a new set of registries; connections of old ones are closed when their requests have finished."""
+        await self._recovery.restart()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=_MAX_RECONCILE)
+        await self._registries.close_retired()
+
+    def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
+        """Have an object reconciled as soon as possible.
+
+        Args:
+            repository: Its newest known state.
+            priority: How urgent it is.
+        """
+        if repository.deleting:
+            self.deleted(repository)
+            return
+        now = self._clock.monotonic()
+        self._see(repository, now)
+        self._queue.add(repository.key, repository, now=now, priority=priority)
+        self._dispatch()
+
+    def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
+        """Have an object reconciled within a time, unless that happens anyway.
+
+        An object that was reconciled since the list was started is skipped: its state in the list may be outdated.
+
+        Args:
+            repository: A state of it.
+            delay: Seconds from now.
+            listed: When the list that contains it was started, on the monotonic clock; infinite for none.
+        """
+        if repository.deleting:
+            self.deleted(repository)
+            return
+        now = self._clock.monotonic()
+        record = self._records.get(repository.key)
+        if record is not None and record.last_seen > listed:
+            return
+        self._see(repository, now)
+        self._queue.add_after(repository.key, repository, delay, now=now)
+        self._arm_timer()
+
+    def deleted(self, repository: ArtifactRepository) -> None:
+        """Forget an object that is deleted or terminating, unless another one of its name was created since.
+
+        A watch keeps the order of events of one object, but not of two objects with the same name.
+
+        Args:
+            repository: Its last state.
+        """
+        record = self._records.get(repository.key)
+        if record is None or record.version <= repository.version:
+            self.forget(repository.key)
+
+    def forget(self, key: Key) -> None:
+        """Drop everything known about an object."""
+        self._queue.forget(key)
+        record = self._records.pop(key, None)
+        if record is not None:
+            self._stop_waiting(key, record)
+            if record.reservation is not None:
+                record.reservation.release()
+
+    def forget_unseen(self, seen: set[Key], *, since: float) -> None:
+        """Drop every object that a complete list does not contain, unless it was seen after the list was started.
+
+        Args:
+            seen: The keys in the list.
+            since: When the list was started, on the monotonic clock.
+        """
+        for key in [key for key, record in self._records.items() if record.last_seen < since and key not in seen]:
+            self.forget(key)
+
+    def _see(self, repository: ArtifactRepository, now: float) -> None:
+        record = self._records.get(repository.key)
+        if record is None:
+            self._records[repository.key] = _Record(now, repository.version)
+        else:
+            record.last_seen, record.version = now, max(record.version, repository.version)
+
+    def _ready_statuses(self) -> list[str]:
+        """Return the status of every object's Ready condition, for metrics."""
+        return [record.ready for record in self._records.values() if record.ready is not None]
+
+    def _release(self, key: Key) -> None:
+        """Have an object reconciled whose registry may be available again."""
+        self._queue.expedite(key, now=self._clock.monotonic())
+        self._dispatch()
+
+    def _stop_waiting(self, key: Key, record: _Record) -> None:
+        if record.waiting_for is not None:
+            self._recovery.discard(key, record.waiting_for)
+            record.waiting_for = None
+
+    def _dispatch(self) -> None:
+        """Start as many reconciles as there are free workers and ready keys."""
+        if not self._running:
+            return
+        while (item := self._queue.get(now=self._clock.monotonic(), full=self._is_full)) is not None:
+            task = asyncio.create_task(self._process(item))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._on_done, item))
+            self._workers[item.lane, item.priority] += 1
+        self._arm_timer()
+
+    def _on_done(self, item: Item[Key, ArtifactRepository], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._workers[item.lane, item.priority] -= 1
+        self._dispatch()
+
+    def _is_full(self, lane: Hashable, priority: Priority) -> bool:
+        high, low = self._workers[lane, Priority.HIGH], self._workers[lane, Priority.LOW]
+        if high + low >= self._max_concurrent:
+            return True
+        return priority is Priority.LOW and low >= max(1, self._max_concurrent // LOW_PRIORITY_SHARE)
+
+    def _lane(self, repository: ArtifactRepository) -> Hashable:
+        """Return the name of the registry that an object means; None where it is not configured."""
+        name = intended_registry(repository, self._registries.config)
+        return name if name in self._registries else None
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._queue.next_due()
+        if due is not None and self._running:
+            delay = max(0.0, due - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
+
+    async def _process(self, item: Item[Key, ArtifactRepository]) -> None:
+        """Reconcile one object and requeue it, whatever happens: a key that stays in flight would be lost."""
+        started = self._clock.monotonic()
+        self._metrics.queue_latency.observe(item.waited)
+        repository: ArtifactRepository | None = item.state
+        requeue: Requeue = Retry(SLOW)
+        try:
+            repository, requeue = await self._reconcile(item, started)
+        except Exception:
+            # A bug: this object must neither be lost nor stop others.
+            logger.exception("Reconciling %s failed unexpectedly", item.key)
+            self._metrics.reconciles.labels("defect").inc()
+        finally:
+            self._metrics.reconcile_duration.observe(self._clock.monotonic() - started)
+        self._requeue(item, repository, requeue)
+
+    async def _reconcile(
+        self, item: Item[Key, ArtifactRepository], now: float
+    ) -> tuple[ArtifactRepository | None, Requeue]:
+        """Return the object as it is now (None where it no longer exists), and when to reconcile it again."""
+        record = self._records.get(item.key)
+        if record is not None:
+            self._stop_waiting(item.key, record)
+        failing_for = timedelta(seconds=0 if item.failing_since is None else now - item.failing_since)
+        try:
+            result = await self._reconciler.reconcile(
+                item.state, failing_for=failing_for, reservation=record.reservation if record else None
+            )
+        except ObjectGone:
+            return self._gone()
+        except Conflict:
+            return await self._read_again(item.state)
+        except KubernetesError as error:
+            return self._write_failed(item.state, error)
+        except LeadershipLost as error:
+            logger.info("Stopped reconciling %s: %s", item.key, error)
+            return item.state, Retry(_API_SERVER)
+        self._note(result)
+        return result.repository, result.requeue
+
+    def _note(self, result: Result) -> None:
+        """Record a result in metrics and in the object's record; start a prober where its registry failed."""
+        self._metrics.reconciles.labels(type(result.outcome).__name__.lower()).inc()
+        if result.written:
+            self._metrics.status_writes.inc()
+        if result.recreated:
+            self._metrics.drift_repairs.labels(result.registry).inc()
+        record = self._records.get(result.repository.key)
+        if record is not None:  # it may have been forgotten while in flight
+            record.ready = str(result.repository.condition(ConditionType.READY).get("status", ConditionStatus.UNKNOWN))
+            record.reservation = result.reservation
+            self._see(result.repository, self._clock.monotonic())
+        elif result.reservation is not None:
+            result.reservation.release()
+        self._recovery.ensure_prober(result.registry)
+
+    async def _read_again(self, repository: ArtifactRepository) -> tuple[ArtifactRepository | None, Requeue]:
+        """Return the newest state: the object was changed, or replaced by another one of its name."""
+        try:
+            newest = await self._store.get(repository.key)
+        except ObjectGone:
+            return self._gone()
+        except KubernetesError as error:
+            return self._write_failed(repository, error)
+        if newest.deleting:
+            return self._gone()
+        self._metrics.reconciles.labels("conflict").inc()
+        return newest, Retry(_CONFLICT)
+
+    def _write_failed(
+        self, repository: ArtifactRepository, error: KubernetesError
+    ) -> tuple[ArtifactRepository, Requeue]:
+        logger.warning("Failed to write the status of %s, retrying: %s", repository.key, error)
+        self._metrics.reconciles.labels("api_error").inc()
+        return repository, Retry(_API_SERVER)
+
+    def _gone(self) -> tuple[None, Requeue]:
+        self._metrics.reconciles.labels("gone").inc()
+        return None, Done()
+
+    def _requeue(
+        self, item: Item[Key, ArtifactRepository], repository: ArtifactRepository | None, requeue: Requeue
+    ) -> None:
+        key, now = item.key, self._clock.monotonic()
+        state = repository or item.state
+        match requeue:
+            case Done():
+                self._queue.done(key, state, now=now)
+            case RequeueAfter(delay):
+                self._queue.requeue(key, state, delay + _MARGIN, now=now)
+            case WhenAvailable(registry, latest):
+                self._queue.requeue(key, state, _MAX_WAIT if latest is None else latest + _MARGIN, now=now)
+                if (record := self._records.get(key)) is not None:
+                    record.waiting_for = registry
+                    self._recovery.add(key, registry)
+            case Retry(backoff, latest):
+                delay = backoff.delay(item.failures + 1, self._rng)
+                self._queue.retry(key, state, delay if latest is None else min(delay, latest + _MARGIN), now=now)
+                self._metrics.retries.inc()
+        if repository is None and key not in self._queue:
+            self.forget(key)

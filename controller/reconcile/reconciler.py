@@ -1,0 +1,273 @@
+"""Reconciler: one attempt at one object, from its newest state to at most one write of its status."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from controller.api.status import (
+    TERMINAL_REASONS,
+    Failed,
+    Outcome,
+    Suspended,
+    Verified,
+    decide,
+    merge_patch,
+)
+from controller.api.target import Refusal, Target, resolve_target
+from controller.api.v1alpha1 import ArtifactRepository
+from controller.backoff import Backoff
+from controller.errors import RegistryError, RegistryUnavailable
+from controller.reconcile.breaker import BreakerState, CircuitOpen
+from controller.reconcile.explanations import explain
+from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
+from controller.reconcile.ratelimit import RateLimiter, Reservation
+from controller.reconcile.registries import ManagedRegistry, RegistryPool
+from controller.registry.protocol import Ensured, Origin
+
+QUICK: Final = Backoff(first=0.5, cap=60.0)
+"""For failures that may pass in a moment."""
+
+SLOW: Final = Backoff(first=10.0, cap=300.0)
+"""For failures that a person has to fix."""
+
+FAILURE_WRITES_PER_SECOND: Final = 100.0
+"""How fast failures are written to status: thousands of objects may share the registry that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing is left to do until the object changes or is resynced."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequeueAfter:
+    """Reconcile again after a delay; this is not a failure.
+
+    Args:
+        delay: Seconds.
+    """
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Reconcile again after a backoff that grows with each consecutive failure.
+
+    Args:
+        backoff: The backoff.
+        latest: The longest delay, in seconds, where the passing of time changes the status then; None for no limit.
+    """
+
+    backoff: Backoff
+    latest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WhenAvailable:
+    """Reconcile again when the registry's breaker lets calls through.
+
+    Args:
+        registry: The registry's name.
+        latest: The longest delay, in seconds, where the passing of time changes the status then; None for no limit.
+    """
+
+    registry: str
+    latest: float | None = None
+
+
+Requeue = Done | RequeueAfter | Retry | WhenAvailable
+"""When an object is reconciled again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Result of one attempt.
+
+    Args:
+        repository: The object as it is now.
+        outcome: What was found.
+        requeue: When to reconcile again.
+        registry: The registry that was, or would have been, contacted; None where there is none.
+        reservation: Of a failure write that is still to be made; None where there is none.
+        written: Whether its status was written.
+        recreated: Whether a missing repository was created again.
+    """
+
+    repository: ArtifactRepository
+    outcome: Outcome
+    requeue: Requeue
+    registry: str | None
+    reservation: Reservation | None = None
+    written: bool = False
+    recreated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """Outcome of one call of the registry, before status is written."""
+
+    outcome: Outcome
+    requeue: Requeue
+    registry: ManagedRegistry | None = None
+    recreated: bool = False
+
+
+class Reconciler:
+    """Ensures that an object's repository exists and that its status says so.
+
+    Args:
+        registries: The registries, and with them the configuration.
+        store: Where status is written.
+        events: The event recorder.
+        clock: The time.
+        check_leadership: Called before each status write; raises LeadershipLost.
+    """
+
+    def __init__(
+        self,
+        *,
+        registries: RegistryPool,
+        store: ObjectStore,
+        events: EventRecorder,
+        clock: Clock,
+        check_leadership: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._registries = registries
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._check_leadership = check_leadership
+        self._failure_writes = RateLimiter(rate=FAILURE_WRITES_PER_SECOND, clock=clock)
+
+    async def reconcile(
+        self, repository: ArtifactRepository, *, failing_for: timedelta, reservation: Reservation | None = None
+    ) -> Result:
+        """Reconcile one object once.
+
+        Args:
+            repository: Its newest known state.
+            failing_for: How long its attempts have been failing.
+            reservation: The reservation of the previous result.
+
+        Raises:
+            LeadershipLost: This process must not act any more.
+            ObjectGone: The object no longer exists.
+            Conflict: The object has a newer version.
+            KubernetesError: Its status could not be written.
+        """
+        attempt = await self._attempt(repository, failing_for)
+        timings = self._registries.config.timings
+        decision = decide(repository, attempt.outcome, now=self._clock.now(), timings=timings)
+        patch = merge_patch(repository.status, decision.status)
+        result = Result(
+            repository=repository,
+            outcome=attempt.outcome,
+            requeue=attempt.requeue,
+            registry=attempt.registry.name if attempt.registry else None,
+            recreated=attempt.recreated,
+        )
+        if patch is not None and isinstance(attempt.outcome, Failed):
+            reservation = reservation or self._failure_writes.reserve()
+            delay = reservation.moment - self._clock.monotonic()
+            if delay > 0:
+                return replace(result, requeue=_after(attempt.requeue, delay), reservation=reservation)
+        if reservation is not None:
+            reservation.release()
+        if patch is not None:
+            self._check_leadership()
+            result = replace(result, repository=await self._store.patch_status(repository, patch), written=True)
+        return replace(result, requeue=self._requeue(attempt, decision.recheck_after))
+
+    def _requeue(self, attempt: _Attempt, recheck_after: timedelta | None) -> Requeue:
+        """Return when to reconcile again, no later than the passing of time alone changes the status."""
+        latest = None if recheck_after is None else recheck_after.total_seconds()
+        match attempt.requeue:
+            case Retry() as retry:
+                return replace(retry, latest=latest)
+            case WhenAvailable(registry):
+                if self._registries[registry].breaker.state is BreakerState.CLOSED:
+                    return Retry(QUICK, latest)  # it recovered during the write, before the object was waiting
+                return WhenAvailable(registry, latest)
+            case other:
+                return other
+
+    async def _attempt(self, repository: ArtifactRepository, failing_for: timedelta) -> _Attempt:
+        """Ensure the repository that an object means, unless the object is suspended or means none."""
+        target = resolve_target(repository, self._registries.config)
+        if repository.suspend:
+            return _Attempt(Suspended(target.registry, target.repository_name), Done())
+        if isinstance(target, Refusal):
+            failed = Failed(target.reason, target.message, "", target.registry, target.repository_name)
+            return _Attempt(failed, Done() if target.reason in TERMINAL_REASONS else Retry(SLOW))
+        registry = self._registries[target.registry]
+        try:
+            ensured = await self._ensure(repository, target, registry)
+        except RegistryError as error:
+            return self._failed(target, registry, error, failing_for)
+        recreated = ensured.created and _is_recreation(repository, target, registry)
+        if recreated:
+            self._events.event(repository, EventType.WARNING, "RepositoryRecreated", _recreated_message(registry))
+        return _Attempt(Verified(target, registry.addresses, ensured.origin), Done(), registry, recreated)
+
+    async def _ensure(self, repository: ArtifactRepository, target: Target, registry: ManagedRegistry) -> Ensured:
+        known = _known_origin(repository, target)
+        return await registry.breaker.call(
+            functools.partial(registry.client.ensure, target.path, known_origin=known),
+            may_push=known is None,
+        )
+
+    def _failed(
+        self, target: Target, registry: ManagedRegistry, error: RegistryError, failing_for: timedelta
+    ) -> _Attempt:
+        requeue: Requeue = Retry(SLOW)
+        if isinstance(error, RegistryUnavailable):
+            is_closed = registry.breaker.state is BreakerState.CLOSED
+            requeue = Retry(QUICK) if is_closed else WhenAvailable(registry.name)
+        if isinstance(error, CircuitOpen):
+            # As if the object's own request had failed since the outage began.
+            failing_for = timedelta(seconds=self._clock.monotonic() - error.since)
+            error = error.failure
+        explanation = explain(error)
+        outcome = Failed(
+            explanation.reason,
+            explanation.subject,
+            explanation.detail,
+            target.registry,
+            target.repository_name,
+            failing_for,
+        )
+        return _Attempt(outcome, requeue, registry)
+
+
+def _after(requeue: Requeue, delay: float) -> Requeue:
+    """Return when to come back for a reserved write."""
+    return replace(requeue, latest=delay) if isinstance(requeue, WhenAvailable) else RequeueAfter(delay)
+
+
+def _is_recreation(repository: ArtifactRepository, target: Target, registry: ManagedRegistry) -> bool:
+    """Return whether status knows this repository at this address; at another address it is a new repository."""
+    is_same_place = repository.status.get("uri") == f"{registry.addresses.uri}/{target.path}"
+    return is_same_place and _known_origin(repository, target) is not None
+
+
+def _recreated_message(registry: ManagedRegistry) -> str:
+    return f"The repository was missing from registry '{registry.name}' and was recreated empty; push its images again."
+
+
+def _known_origin(repository: ArtifactRepository, target: Target) -> Origin | None:
+    """Return the origin that status records for this repository; None where it has not been verified yet."""
+    status = repository.status
+    if not status.get("uri") or (status.get("registry"), status.get("repositoryName")) != (
+        target.registry,
+        target.repository_name,
+    ):
+        return None
+    try:
+        return Origin(status.get("origin", ""))
+    except ValueError:
+        return None

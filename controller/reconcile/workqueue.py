@@ -1,0 +1,328 @@
+"""Work queue: which object is reconciled next.
+
+A plain data structure without tasks, clocks or randomness (the time is an argument), so that its guarantees are tested
+without sleeping:
+
+* a key is in the queue once, and in flight at most once; additions while it is in flight are handled afterwards;
+* the newest state of a key wins, whatever the order in which states arrive;
+* create and update overtake resume and resync, which still get their share;
+* a full lane does not delay other lanes;
+* failures are counted per key, and forgotten on success;
+* memory is bounded by the number of keys.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Generic, TypeVar
+
+_LOW_SHARE: Final = 8
+"""After this many consecutive high-priority keys, a low-priority one is served, so that it does not starve."""
+
+_COMPACT_ABOVE: Final = 64
+"""Outdated timers beyond the number of live ones that are kept before the heap is rebuilt."""
+
+
+class Priority(IntEnum):
+    """Priority of a key."""
+
+    HIGH = 0
+    """Created or changed."""
+
+    LOW = 1
+    """Resumed, resynced or retried."""
+
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Entry(Generic[T]):
+    item: T
+    priority: Priority
+    in_flight: bool = False
+    again: bool = False
+    """Added while in flight."""
+    forgotten: bool = False
+    """Forgotten while in flight: kept until then, so that a key is never in flight twice."""
+    due: float | None = None
+    """When a delayed key becomes ready; None when it is ready or in flight."""
+    failures: int = 0
+    failing_since: float | None = None
+    added: float = 0.0
+    """When it last became ready."""
+    lane: Hashable = None
+    """The lane in which it last became ready."""
+
+
+class _Lane(Generic[K]):
+    """The ready keys of one lane."""
+
+    def __init__(self) -> None:
+        self.ready: dict[Priority, OrderedDict[K, None]] = {priority: OrderedDict() for priority in Priority}
+        self._high_in_a_row = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.ready.values()))
+
+    def pop(self, served: Collection[Priority]) -> K:
+        """Return the next key of one of these priorities; each of them must have one."""
+        if Priority.HIGH in served and not (Priority.LOW in served and self._high_in_a_row >= _LOW_SHARE):
+            self._high_in_a_row += 1
+            return self.ready[Priority.HIGH].popitem(last=False)[0]
+        self._high_in_a_row = 0
+        return self.ready[Priority.LOW].popitem(last=False)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Generic[K, T]):
+    """A key in flight, as returned by :meth:`WorkQueue.get`.
+
+    Args:
+        key: The key, now in flight.
+        state: Its newest state.
+        failures: Its consecutive failures.
+        failing_since: Time of the first of them; None for none.
+        waited: Time between ready and now, in seconds.
+        lane: Its lane.
+        priority: Its priority.
+    """
+
+    key: K
+    state: T
+    failures: int
+    failing_since: float | None
+    waited: float
+    lane: Hashable
+    priority: Priority
+
+
+Full = Callable[[Hashable, Priority], bool]
+"""Returns whether all workers of a lane and a priority are busy."""
+
+
+class WorkQueue(Generic[K, T]):
+    """Work queue with priorities, lanes and delays.
+
+    Args:
+        newer: Returns whether the first of two states of a key is newer than the second.
+        lane: Returns the lane of a state; there must be few lanes.
+    """
+
+    def __init__(self, *, newer: Callable[[T, T], bool], lane: Callable[[T], Hashable] = lambda _: None) -> None:
+        self._newer = newer
+        self._lane = lane
+        self._entries: dict[K, _Entry[T]] = {}
+        self._lanes: dict[Hashable, _Lane[K]] = {}
+        """Lanes with ready keys; the first one is served next."""
+        self._timers: list[tuple[float, int, K]] = []
+        self._sequence = 0
+        self._delayed = 0
+
+    def __len__(self) -> int:
+        """Return the number of keys known: ready, delayed and in flight."""
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    @property
+    def depth(self) -> int:
+        """The number of keys that are ready."""
+        return sum(map(len, self._lanes.values()))
+
+    def add(self, key: K, item: T, *, now: float, priority: Priority = Priority.HIGH) -> None:
+        """Make a key ready, even if it is delayed.
+
+        Args:
+            key: The key.
+            item: A state of it; ignored where a newer one is known.
+            now: The time, in seconds.
+            priority: A key that is queued already keeps the more urgent one.
+        """
+        entry = self._remember(key, item, priority)
+        if entry.in_flight:
+            entry.priority = min(entry.priority, priority) if entry.again else priority
+            entry.again, entry.forgotten = True, False
+            return
+        lane = self._lanes.get(entry.lane)
+        if lane is not None and key in lane.ready[entry.priority]:
+            if priority < entry.priority:
+                del lane.ready[entry.priority][key]
+                lane.ready[priority][key] = None
+                entry.priority = priority
+            return
+        if entry.due is not None:
+            self._delayed -= 1
+        self._make_ready(key, entry, priority, now)
+
+    def add_after(self, key: K, item: T, delay: float, *, now: float) -> None:
+        """Make a key ready later, at low priority; a key that is known already is left as it is.
+
+        Args:
+            key: The key.
+            item: A state of it; ignored where a newer one is known.
+            delay: Seconds from now.
+            now: The time, in seconds.
+        """
+        known = self._entries.get(key)
+        if known is not None and known.forgotten:
+            self.add(key, item, now=now, priority=Priority.LOW)
+            return
+        entry = self._remember(key, item, Priority.LOW)
+        if known is None:
+            self._wait(key, entry, now + delay)
+
+    def expedite(self, key: K, *, now: float) -> None:
+        """Make a delayed key ready at low priority; any other key is left as it is.
+
+        Args:
+            key: The key.
+            now: The time, in seconds.
+        """
+        entry = self._entries.get(key)
+        if entry is not None and entry.due is not None:
+            self._delayed -= 1
+            self._make_ready(key, entry, Priority.LOW, now)
+
+    def get(self, *, now: float, full: Full = lambda _lane, _priority: False) -> Item[K, T] | None:
+        """Return the next key, now in flight; None where none is ready.
+
+        Args:
+            now: The time, in seconds.
+            full: Returns whether to skip a lane and a priority.
+        """
+        self._wake(now)
+        for name, lane in self._lanes.items():
+            served = [priority for priority in Priority if lane.ready[priority] and not full(name, priority)]
+            if served:
+                break
+        else:
+            return None
+        key = lane.pop(served)
+        del self._lanes[name]
+        if lane:
+            self._lanes[name] = lane  # after the others
+        entry = self._entries[key]
+        entry.in_flight = True
+        return Item(key, entry.item, entry.failures, entry.failing_since, now - entry.added, name, entry.priority)
+
+    def done(self, key: K, item: T, *, now: float) -> None:
+        """End the processing of a key with success: it is dropped unless it was added in the meantime.
+
+        Args:
+            key: The key.
+            item: Its state as it is now; an addition with an older one is covered already.
+            now: The time, in seconds.
+        """
+        entry = self._land(key, item)
+        entry.failures, entry.failing_since = 0, None
+        if entry.again:
+            self._make_ready(key, entry, entry.priority, now)
+        else:
+            del self._entries[key]
+
+    def requeue(self, key: K, item: T, delay: float, *, now: float) -> None:
+        """End the processing of a key: it is ready again after a delay. Failures are neither counted nor forgotten.
+
+        Args:
+            key: The key.
+            item: Its state as it is now.
+            delay: Seconds from now.
+            now: The time, in seconds.
+        """
+        entry = self._land(key, item)
+        if entry.again:
+            self._make_ready(key, entry, entry.priority, now)
+        elif entry.forgotten:
+            del self._entries[key]
+        else:
+            self._wait(key, entry, now + delay)
+
+    def retry(self, key: K, item: T, delay: float, *, now: float) -> None:
+        """End the processing of a key with a failure, which is counted: it is ready again after a delay.
+
+        Args:
+            key: The key.
+            item: Its state as it is now.
+            delay: Seconds from now.
+            now: The time, in seconds.
+        """
+        entry = self._entries[key]
+        entry.failures += 1
+        if entry.failing_since is None:
+            entry.failing_since = now
+        self.requeue(key, item, delay, now=now)
+
+    def forget(self, key: K) -> None:
+        """Drop a key; one in flight is dropped when its processing ends."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        if entry.in_flight:
+            entry.forgotten, entry.again = True, False
+            return
+        del self._entries[key]
+        if entry.due is not None:
+            self._delayed -= 1
+        elif lane := self._lanes.get(entry.lane):
+            lane.ready[entry.priority].pop(key, None)
+            if not lane:
+                del self._lanes[entry.lane]
+
+    def next_due(self) -> float | None:
+        """Return when the next delayed key becomes ready; None where none is delayed."""
+        while self._timers and not self._is_live(self._timers[0]):
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def _remember(self, key: K, item: T, priority: Priority) -> _Entry[T]:
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(item, priority)
+        elif self._newer(item, entry.item):
+            entry.item = item
+        return entry
+
+    def _land(self, key: K, item: T) -> _Entry[T]:
+        """Take a key out of flight; an addition in the meantime is covered unless it brought something newer."""
+        entry = self._entries[key]
+        entry.in_flight = False
+        if entry.again and not self._newer(entry.item, item):
+            entry.again = False
+        if not entry.again:
+            entry.item = item
+        return entry
+
+    def _make_ready(self, key: K, entry: _Entry[T], priority: Priority, now: float) -> None:
+        entry.due, entry.again, entry.forgotten = None, False, False
+        entry.priority = priority
+        entry.added = now
+        entry.lane = self._lane(entry.item)
+        if entry.lane not in self._lanes:
+            self._lanes[entry.lane] = _Lane()
+        self._lanes[entry.lane].ready[priority][key] = None
+
+    def _wait(self, key: K, entry: _Entry[T], due: float) -> None:
+        entry.due = due
+        self._delayed += 1
+        self._sequence += 1
+        heapq.heappush(self._timers, (due, self._sequence, key))
+        if len(self._timers) > 2 * self._delayed + _COMPACT_ABOVE:
+            self._timers = [timer for timer in self._timers if self._is_live(timer)]
+            heapq.heapify(self._timers)
+
+    def _is_live(self, timer: tuple[float, int, K]) -> bool:
+        entry = self._entries.get(timer[2])
+        return entry is not None and entry.due == timer[0]
+
+    def _wake(self, now: float) -> None:
+        while (due := self.next_due()) is not None and due <= now:
+            _, _, key = heapq.heappop(self._timers)
+            self._delayed -= 1
+            self._make_ready(key, self._entries[key], Priority.LOW, now)

@@ -1,0 +1,264 @@
+"""Responses: pure functions that turn a registry's response into values and errors.
+
+A response may be hostile: texts are cut and sanitised before they reach a message, addresses are rebuilt on the
+registry's own endpoint, numbers are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urljoin
+
+from controller.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    NameRefused,
+    ProtocolViolation,
+    RegistryError,
+    RegistryReadOnly,
+    RegistryUnavailable,
+    ResourceNotFound,
+)
+from controller.registry.endpoint import Endpoint
+
+MAX_RETRY_AFTER: Final = 600.0
+"""Maximum ``Retry-After``, in seconds: a registry must not be able to stop its objects for days."""
+
+NAME_UNKNOWN: Final = "NAME_UNKNOWN"
+
+_NOT_FOUND_CODES: Final = frozenset({"BLOB_UNKNOWN", "MANIFEST_UNKNOWN", NAME_UNKNOWN})
+_TEMPORARY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_WRITES: Final = frozenset({"POST", "PATCH", "PUT"})
+
+_MAX_SHOWN: Final = 200
+"""Maximum characters of a registry's text in a message."""
+
+_REDUNDANT: Final = frozenset(
+    {
+        "authentication required",
+        "requested access to the resource is denied",
+        "invalid repository name",
+        "repository name not known to registry",
+        "The operation is unsupported.",
+        "too many requests",
+        "service unavailable",
+        "unknown error",
+    }
+)
+"""The standard messages of error codes, which say no more than the code: left out to keep causes short."""
+
+_MAX_JSON: Final = 1 << 20
+"""Maximum bytes of JSON that are parsed: in memory they may take twenty times as much."""
+
+_CODE = re.compile(r"[A-Z][A-Z_]{0,40}")
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_REL_NEXT = re.compile(r';\s*rel\s*=\s*"?next"?\s*(;|,|$)', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete response to one request.
+
+    Args:
+        method: The request's method.
+        url: The request's URL, without secrets.
+        status: HTTP status.
+        headers: Headers; lookup ignores case.
+        body: The body; of a long error response, its beginning.
+    """
+
+    method: str
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)  # a token service's contains the token
+
+
+def printable(text: str) -> str:
+    """Return ``text`` for one line of a message: cut, and without characters that could forge another line."""
+    shown = "".join(char if char.isprintable() else " " for char in text[: _MAX_SHOWN + 1])
+    return f"{shown[:_MAX_SHOWN]}…" if len(shown) > _MAX_SHOWN else shown
+
+
+def parse_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in ``body``; None if there is none or it is too large."""
+    if len(body) > _MAX_JSON:
+        return None
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):  # the latter: nested too deep for the parser
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def error_codes(body: bytes) -> tuple[str, ...] | None:
+    """Return the specification's error codes in ``body``; None if it is not an error body of the specification."""
+    errors = _errors(body)
+    return None if errors is None else tuple(code for code, _ in errors)
+
+
+def _errors(body: bytes) -> list[tuple[str, str]] | None:
+    """Return code and message of each error in a body of the form ``{"errors": [{"code": …, "message": …}]}``."""
+    value = parse_object(body)
+    entries = value.get("errors") if value is not None else None
+    if not isinstance(entries, list):
+        return None
+    found = []
+    for entry in entries[:10]:
+        code = entry.get("code") if isinstance(entry, dict) else None
+        if isinstance(code, str) and _CODE.fullmatch(code):
+            message = entry.get("message")
+            found.append((code, message if isinstance(message, str) else ""))
+    return found or None
+
+
+def describe(response: Response) -> str:
+    """Return a response's status and what its body says about it, for a message."""
+    errors = _errors(response.body)
+    if errors:
+        detail = "; ".join(
+            code if not message or message in _REDUNDANT else f"{code}: {message}" for code, message in errors
+        )
+    elif response.headers.get("content-type", "").startswith("text/plain"):
+        detail = response.body[: 4 * _MAX_SHOWN].decode(errors="replace").strip()
+    else:
+        detail = ""
+    if detail:
+        return f"{response.status} ({printable(detail)})"
+    return f"{response.status} {_phrase(response.status)}".rstrip()
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def error_for(response: Response, *, operation: str, resource: str, endpoint: Endpoint) -> RegistryError:
+    """Return the error that an unexpected response stands for.
+
+    Args:
+        response: The response.
+        operation: What was attempted, to follow "cannot" (``look up tag latest of a/b``).
+        resource: Id of the requested resource, for a definite not-found.
+        endpoint: The server.
+    """
+    status = response.status
+    codes = error_codes(response.body)
+    known = codes or ()
+    server, cause = str(endpoint), describe(response)
+    # The order matters: a temporary failure is never read as "not found", whatever its body says.
+    if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        wait = parse_retry_after(response.headers.get("retry-after"), now=datetime.now(UTC))
+        return RegistryUnavailable(operation, server, cause, status=status, retry_after=wait, codes=known)
+    if status < HTTPStatus.BAD_REQUEST:
+        return ProtocolViolation(operation, server, f"unexpected status {cause}", status=status)
+    if _is_not_found(response, codes):
+        return ResourceNotFound(resource, endpoint=server, status=status, codes=known)
+    class_, advice = _rejection(response, known)
+    if class_ is NameRefused and not known:
+        cause = f"{status} (name rejected)"
+    return class_(operation, server, cause, advice=advice, status=status, codes=known)
+
+
+def _is_not_found(response: Response, codes: tuple[str, ...] | None) -> bool:
+    """Return whether a 4xx is a definite not-found. A write's never is: that would be a reason to create."""
+    if response.method in _WRITES or response.status == HTTPStatus.UNAUTHORIZED:
+        return False
+    if codes is None:
+        return response.status == HTTPStatus.NOT_FOUND
+    return not _NOT_FOUND_CODES.isdisjoint(codes)
+
+
+def _rejection(response: Response, codes: tuple[str, ...]) -> tuple[type[RegistryError], str | None]:
+    """Return the error class of a rejected request, and advice where the class alone does not imply it."""
+    status = response.status
+    if status == HTTPStatus.UNAUTHORIZED:
+        return AuthenticationFailed, None
+    if response.method in _WRITES and status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return RegistryReadOnly, None
+    if "NAME_INVALID" in codes:
+        return NameRefused, "choose another repositoryName"
+    if response.method == "POST" and status == HTTPStatus.NOT_FOUND:
+        # With an error code, the registry does not create repositories on a push; without, it has no such route.
+        return NameRefused, "create the repository there" if codes else None
+    if status == HTTPStatus.FORBIDDEN or "DENIED" in codes:
+        return AccessDenied, None
+    return RegistryError, None
+
+
+def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
+    """Return the seconds of ``Retry-After``, bounded; None if it is absent or invalid.
+
+    Args:
+        value: The header: seconds, or an HTTP date.
+        now: The time, with a time zone.
+    """
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        seconds = float(value)
+    else:
+        try:
+            date = parsedate_to_datetime(value)
+        except (ValueError, OverflowError):
+            return None
+        # HTTP dates are in UTC.
+        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def next_page(header: str | None) -> str | None:
+    """Return the target of the link with ``rel="next"`` in a ``Link`` header, unchanged."""
+    for target, attributes in _LINK.findall(header or ""):
+        if _REL_NEXT.search(attributes):
+            return str(target)
+    return None
+
+
+def resolve(target: str | None, *, response: Response, operation: str, endpoint: Endpoint) -> str:
+    """Return the URL that a response points to, if it is on the registry itself.
+
+    The result is rebuilt on ``endpoint``: however ``target`` is parsed elsewhere, the request goes to the registry.
+
+    Args:
+        target: An absolute or relative URL (``Location`` or ``Link``); None or empty where there is none.
+        response: The response that contains it.
+        operation: What was attempted, to follow "cannot".
+        endpoint: The registry.
+
+    Raises:
+        ProtocolViolation: It is absent, not a URL, or elsewhere; following it could send credentials to another host.
+    """
+    server, status = str(endpoint), response.status
+    if not target:
+        raise ProtocolViolation(operation, server, f"{status} without a Location", status=status)
+    try:
+        url = urljoin(response.url, target)
+        other = Endpoint.of(url)
+    except ValueError as error:
+        cause = f"invalid Location {printable(target)!r}"
+        raise ProtocolViolation(operation, server, cause, status=status) from error
+    if other != endpoint:
+        raise ProtocolViolation(
+            operation,
+            server,
+            f"points to {printable(str(other))}",
+            # Distribution sends absolute URLs with http.host.
+            advice="unset its http.host, or use that URL as registryUrl",
+            status=status,
+        )
+    return endpoint.url(url)
+
+
+def with_query(url: str, addition: str) -> str:
+    """Return ``url`` with ``addition`` appended to its query, which is kept unchanged (``_state``)."""
+    return f"{url}{'&' if '?' in url else '?'}{addition}"

@@ -1,0 +1,279 @@
+"""Runner: one term of leadership, or the lifetime of the process without leader election."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from controller.addresses import RegistryHosting
+from controller.api.conditions import ConditionStatus, ConditionType
+from controller.api.target import intended_registry
+from controller.api.v1alpha1 import ArtifactRepository
+from controller.backoff import OPERATOR_BACKOFF
+from controller.config import OperatorConfig, RegistryBinding, format_duration, load_config
+from controller.errors import ConfigError
+from controller.handlers import watch
+from controller.kube.client import KubernetesClient
+from controller.kube.localregistry import LocalRegistryDiscovery
+from controller.kube.watchtrace import STEADY
+from controller.metrics import Metrics
+from controller.reconcile.controller import Controller
+from controller.reconcile.interfaces import Clock, EventRecorder, EventType
+from controller.reconcile.reconciler import Reconciler
+from controller.reconcile.registries import ManagedRegistry, RegistryFactory, RegistryPool
+from controller.reconcile.resync import Sweep, resync_forever
+from controller.registry.connection import RequestRecord
+from controller.registry.local import LocalArtifactRegistry
+from controller.registryfiles import RegistryFiles
+from controller.watchmonitor import WatchMonitor
+
+logger = logging.getLogger(__name__)
+
+_POLL_INTERVAL: Final = 2.0
+"""Interval between two checks of files for changes, in seconds; the kubelet takes up to a minute to update them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which objects are reconciled, and how many at once.
+
+    Args:
+        namespaces: The namespaces to watch; empty for all.
+        label_selector: Restricts the objects that are watched; empty for no restriction.
+        concurrent: Maximum concurrent reconciles per registry.
+    """
+
+    namespaces: Sequence[str] = ()
+    label_selector: str = ""
+    concurrent: int = 64
+
+
+class Runner:
+    """Runs the watch, the controller and what they depend on, for one term of leadership.
+
+    Args:
+        scope: Which objects are reconciled.
+        config_file: The configuration file; changes are applied.
+        config: The last valid configuration.
+        api: The API server.
+        events: The event recorder.
+        check_leadership: Called before each registry request and each status write; raises LeadershipLost.
+        metrics: Metrics sink.
+        clock: The time.
+        rng: Source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        scope: Scope,
+        config_file: Path,
+        config: OperatorConfig,
+        api: KubernetesClient,
+        events: EventRecorder,
+        check_leadership: Callable[[], None],
+        metrics: Metrics,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._scope = scope
+        self._config_file = config_file
+        self._api = api
+        self._events = events
+        self._metrics = metrics
+        self._clock = clock
+        self._rng = rng
+        self._registries = RegistryPool(
+            config, connect=_registry_factory(metrics, check_leadership), clock=clock, rng=rng
+        )
+        self._controller = Controller(
+            reconciler=Reconciler(
+                registries=self._registries,
+                store=api,
+                events=events,
+                clock=clock,
+                check_leadership=check_leadership,
+            ),
+            registries=self._registries,
+            store=api,
+            clock=clock,
+            rng=rng,
+            max_concurrent=scope.concurrent,
+            metrics=metrics,
+        )
+        self._sweep = Sweep(self._controller, store=api, clock=clock, rng=rng)
+        self._discovery = LocalRegistryDiscovery(api, rng=rng)
+        metrics.observe_registries(self._registries.failing_since)
+
+    async def run(
+        self, *, set_not_ready: Callable[[str | None], None], install_signal_handlers: Callable[[], None]
+    ) -> None:
+        """Run until cancelled; then call :meth:`stop`.
+
+        Args:
+            set_not_ready: Called with the problem of the watch; with None once it is established.
+            install_signal_handlers: Restores the process's own handlers, which kopf replaces.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._discovery.run(self._advertised))
+            # Objects reconciled before the advertisement is known would be written twice.
+            await self._discovery.wait_for_first_read()
+            self._controller.start(OutageReporter(self._events, registries=self._registries, sweep=self._sweep))
+            group.create_task(self._watch_forever(set_not_ready, install_signal_handlers))
+            group.create_task(
+                resync_forever(
+                    self._controller,
+                    store=self._api,
+                    interval=self._resync_interval,
+                    clock=self._clock,
+                    rng=self._rng,
+                )
+            )
+            group.create_task(self._follow_config())
+            group.create_task(self._follow_registry_files())
+
+    async def stop(self, *, grace: float) -> None:
+        """Stop reconciling and close all connections.
+
+        Args:
+            grace: Seconds to wait for reconciles in progress.
+        """
+        await self._controller.stop(grace=grace)
+        await self._registries.close()
+
+    def _resync_interval(self) -> float:
+        return self._registries.config.timings.resync_interval.total_seconds()
+
+    async def _watch_forever(
+        self, set_not_ready: Callable[[str | None], None], install_signal_handlers: Callable[[], None]
+    ) -> None:
+        """Run the watch, and run it again whenever it ends."""
+        delays = OPERATOR_BACKOFF.delays(self._rng)
+        monitor = WatchMonitor(
+            ", ".join(self._scope.namespaces) or "all namespaces",
+            set_not_ready=set_not_ready,
+            on_persistent_failure=lambda problem: self._events.event(None, EventType.WARNING, "WatchFailed", problem),
+        )
+        while True:
+            started = self._clock.monotonic()
+            try:
+                await watch(
+                    self._controller,
+                    namespaces=self._scope.namespaces,
+                    label_selector=self._scope.label_selector,
+                    monitor=monitor,
+                    install_signal_handlers=install_signal_handlers,
+                )
+            except Exception as error:  # noqa: BLE001 - the watch must be restarted after any error
+                monitor.failed(str(error) or type(error).__name__)
+            if self._clock.monotonic() - started >= STEADY:
+                delays = OPERATOR_BACKOFF.delays(self._rng)
+            await asyncio.sleep(next(delays))
+
+    async def _follow_config(self) -> None:
+        """Apply changes of the configuration file; report an invalid one and keep the last valid one."""
+        seen: bytes | None = None
+        problem = ""
+        while True:
+            await asyncio.sleep(_POLL_INTERVAL)
+            text = await asyncio.to_thread(_read, self._config_file)
+            if text == seen and not problem:  # a problem may be fixed in another file that the configuration names
+                continue
+            seen = text
+            try:
+                config = await asyncio.to_thread(load_config, self._config_file)
+                if config != self._registries.config:
+                    self._registries.configure(config)
+                elif not problem:
+                    continue
+            except ConfigError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    self._report_invalid_config(problem)
+                continue
+            problem = ""
+            logger.info("The configuration has changed; registries: %s", ", ".join(sorted(config.registries)))
+            self._metrics.config_loads.labels("good").inc()
+            self._metrics.config_good.set(1)
+            await self._controller.reconfigured()
+            await self._sweep()
+
+    def _report_invalid_config(self, problem: str) -> None:
+        logger.error("The changed configuration is invalid; the last valid one is kept: %s", problem)
+        self._metrics.config_loads.labels("invalid").inc()
+        self._metrics.config_good.set(0)
+        self._events.event(None, EventType.WARNING, "InvalidConfiguration", problem)
+
+    async def _follow_registry_files(self) -> None:
+        """Retry failed objects of a registry as soon as its credential or CA files change."""
+        files = RegistryFiles()
+        while True:
+            changed = await asyncio.to_thread(files.changed, self._registries.config.registries)
+            if changed:
+                names = ", ".join(sorted(changed))
+                logger.info("Credential or CA files of %s have changed; retrying failed objects", names)
+                await self._sweep(only=functools.partial(self._is_failing_in, changed))
+            await asyncio.sleep(_POLL_INTERVAL)
+
+    def _is_failing_in(self, registries: set[str], object_: ArtifactRepository) -> bool:
+        is_ready = object_.condition(ConditionType.READY).get("status") == ConditionStatus.TRUE
+        return not is_ready and intended_registry(object_, self._registries.config) in registries
+
+    async def _advertised(self, hosting: RegistryHosting) -> None:
+        """Apply a new advertisement of the local registry, and update the references of all objects."""
+        self._registries.advertise(hosting)
+        await self._sweep()
+
+
+class OutageReporter:
+    """Reports outages of registries that last longer than ``unavailableAfter``, by events and in status.
+
+    Args:
+        events: The event recorder.
+        registries: The registries and the configuration.
+        sweep: Enqueues objects.
+    """
+
+    def __init__(self, events: EventRecorder, *, registries: RegistryPool, sweep: Sweep) -> None:
+        self._events = events
+        self._registries = registries
+        self._sweep = sweep
+
+    async def outage_lasts(self, registry: ManagedRegistry) -> None:
+        """Report an outage (see :class:`controller.reconcile.recovery.OutageObserver`)."""
+        patience = format_duration(self._registries.config.timings.unavailable_after)
+        message = f"Registry '{registry.name}' has been failing for {patience}: {registry.breaker.last_failure}"
+        self._events.event(None, EventType.WARNING, "RegistryUnavailable", message)
+        await self._sweep(only=lambda object_: intended_registry(object_, self._registries.config) == registry.name)
+
+    async def outage_ended(self, registry: ManagedRegistry) -> None:
+        """Report the end of an outage."""
+        self._events.event(None, EventType.NORMAL, "RegistryAvailable", f"{registry.described} is available again")
+
+
+def _registry_factory(metrics: Metrics, check_leadership: Callable[[], None]) -> RegistryFactory:
+    """Return the factory of registry clients, with fencing and metrics."""
+
+    def connect(name: str, binding: RegistryBinding) -> LocalArtifactRegistry:
+        def observe(record: RequestRecord) -> None:
+            metrics.registry_requests.labels(name, record.method, record.code).inc()
+            metrics.registry_request_duration.labels(name).observe(record.seconds)
+
+        metrics.expect_registry(name)
+        return LocalArtifactRegistry(name, binding, before_request=check_leadership, on_request=observe)
+
+    return connect
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the content of a file; None if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

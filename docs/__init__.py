@@ -1,1 +1,0 @@
-"""The documentation, and what keeps it true (see :mod:`docs.generate`)."""

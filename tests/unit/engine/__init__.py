@@ -1,1 +1,0 @@
-"""Tests of the engine room, without servers and without sleeping."""

@@ -1,0 +1,108 @@
+"""Local registry discovery: reports of changes of the ConfigMap, in virtual time (looptime)."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from controller.addresses import RegistryHosting
+from controller.errors import KubernetesError, KubernetesUnavailable
+from controller.kube.localregistry import LocalRegistryDiscovery
+from tests.unit.kube.fake_api import FakeApi
+
+pytestmark = pytest.mark.looptime
+
+PATH = "/api/v1/namespaces/kube-public/configmaps/local-registry-hosting"
+KEY = "localRegistryHosting.v1"
+INTERVAL = 40
+"""A little more than the maximum interval between two reads, in seconds."""
+
+
+class Discovery:
+    """Discovery and its reports."""
+
+    def __init__(self) -> None:
+        self.api = FakeApi()
+        self.reported: list[RegistryHosting] = []
+        self.subject = LocalRegistryDiscovery(self.api, rng=random.Random(1))
+
+    async def changed(self, hosting: RegistryHosting) -> None:
+        """Record an advertisement."""
+        self.reported.append(hosting)
+
+    def advertise(self, text: str, *, key: str = KEY) -> None:
+        """Write the ConfigMap."""
+        self.api.objects[PATH] = {"metadata": {"name": "local-registry-hosting"}, "data": {key: text}}
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Discovery]:
+    """Run discovery, at first without a ConfigMap."""
+    discovery = Discovery()
+    task = asyncio.create_task(discovery.subject.run(discovery.changed))
+    await discovery.subject.wait_for_first_read()
+    yield discovery
+    assert not task.done(), "discovery has ended"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_changes_are_reported_once() -> None:
+    """A created or changed advertisement is reported within one interval, once."""
+    async with running() as discovery:
+        assert discovery.reported == []
+        discovery.advertise("host: localhost:5001")
+        await asyncio.sleep(INTERVAL)
+        discovery.advertise("host: localhost:5002")
+        await asyncio.sleep(10 * INTERVAL)
+    assert [hosting.host for hosting in discovery.reported] == ["localhost:5001", "localhost:5002"]
+
+
+async def test_the_last_valid_advertisement_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """Invalid, without its key, without data, deleted: each is logged once, and none is reported."""
+    caplog.set_level(logging.INFO)
+    async with running() as discovery:
+        discovery.advertise("host: localhost:5001")
+        await asyncio.sleep(INTERVAL)
+        caplog.clear()
+        for text, key in (("host: http://x", KEY), ("host: 2001-99-99", KEY), ("x", "other")):
+            discovery.advertise(text, key=key)
+            await asyncio.sleep(3 * INTERVAL)
+        discovery.api.objects[PATH] = {"metadata": {}, "data": None}
+        await asyncio.sleep(3 * INTERVAL)
+        del discovery.api.objects[PATH]
+        await asyncio.sleep(3 * INTERVAL)
+    expected = ["host must be host or host:port", "is not valid YAML", "has no key", "the last valid one is kept"]
+    assert len(caplog.messages) == len(expected)
+    assert all(part in message for part, message in zip(expected, caplog.messages, strict=True))
+    assert len(discovery.reported) == 1
+
+
+async def test_the_config_map_is_read_at_an_interval() -> None:
+    """There are about 120 reads per hour, also if they are forbidden."""
+    async with running() as discovery:
+        before = len(discovery.api.requests)
+        await asyncio.sleep(3600)
+        discovery.api.error = KubernetesError("no", status=403)
+        await asyncio.sleep(3600)
+        assert 200 <= len(discovery.api.requests) - before <= 280
+
+
+async def test_the_first_read_is_retried_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    """While the API server fails, the wait for the first read continues up to its limit, and the read is retried."""
+    discovery = Discovery()
+    discovery.api.error = KubernetesUnavailable("503", status=503)
+    discovery.advertise("host: localhost:5001")
+    task = asyncio.create_task(discovery.subject.run(discovery.changed))
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    asyncio.get_running_loop().call_later(2, setattr, discovery.api, "error", None)
+    await discovery.subject.wait_for_first_read()
+    assert 2 <= loop.time() - started < 5
+    assert [hosting.host for hosting in discovery.reported] == ["localhost:5001"]
+    assert "retrying" in caplog.text
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

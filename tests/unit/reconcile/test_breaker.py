@@ -1,0 +1,225 @@
+"""The circuit breaker: when calls are let through, and what their results say about a registry."""
+
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from controller.errors import AccessDenied, LeadershipLost, PushFailed, RegistryUnavailable
+from controller.reconcile.breaker import FAILURES_TO_OPEN, BreakerState, CircuitBreaker, CircuitOpen
+from controller.reconcile.interfaces import SystemClock
+from controller.registry.protocol import Ensured, Origin
+
+REGISTRY = "http://registry:5000"
+DOWN = RegistryUnavailable("ping the registry", REGISTRY, "connection refused")
+FULL_DISK = PushFailed("push latest", REGISTRY, "507 Insufficient Storage", status=507)
+
+
+class ManualClock(SystemClock):
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time that the test has set."""
+        return self.time
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Return the breaker's clock."""
+    return ManualClock()
+
+
+@pytest.fixture
+def breaker(clock: ManualClock) -> CircuitBreaker:
+    """Return a breaker that probes every five seconds on average."""
+    return CircuitBreaker(probe_interval=5, clock=clock, rng=random.Random(1))
+
+
+def succeed(*, created: bool = True) -> Callable[[], Awaitable[Ensured]]:
+    """Return an operation that succeeds."""
+
+    async def operation() -> Ensured:
+        return Ensured(Origin.CREATED, created)
+
+    return operation
+
+
+def fail(error: BaseException) -> Callable[[], Awaitable[Ensured]]:
+    """Return an operation that fails."""
+
+    async def operation() -> Ensured:
+        raise error
+
+    return operation
+
+
+def open_(breaker: CircuitBreaker) -> None:
+    """Open a closed breaker."""
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.record_failure(DOWN)
+
+
+def state(breaker: CircuitBreaker) -> BreakerState:
+    """Return its state; a function, because mypy narrows the attribute."""
+    return breaker.state
+
+
+async def is_let_through(breaker: CircuitBreaker, *, may_push: bool = True) -> bool:
+    """Tell whether a call is run; it ends in a way that says nothing about the registry."""
+    try:
+        await breaker.call(fail(ZeroDivisionError()), may_push=may_push)
+    except ZeroDivisionError:
+        return True
+    except CircuitOpen:
+        return False
+    raise AssertionError
+
+
+async def test_consecutive_failures_open_it(breaker: CircuitBreaker) -> None:
+    """One failure may be chance; a success in between starts the count anew."""
+    for _ in range(10):
+        breaker.record_failure(DOWN)
+        breaker.record_failure(DOWN)
+        await breaker.call(succeed(), may_push=True)
+    assert state(breaker) is BreakerState.CLOSED
+    for _ in range(FAILURES_TO_OPEN):
+        with pytest.raises(RegistryUnavailable, match="refused"):
+            await breaker.call(fail(DOWN), may_push=True)
+    assert state(breaker) is BreakerState.OPEN
+    with pytest.raises(CircuitOpen, match="connection refused") as rejected:
+        await breaker.call(succeed(), may_push=True)
+    assert rejected.value.failure is DOWN
+
+
+async def test_the_outage_starts_with_the_first_failure(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """It goes on through a trial that fails, and ends with one that succeeds."""
+    clock.time = 3
+    breaker.record_failure(DOWN)
+    clock.time = 4
+    open_(breaker)
+    breaker.probe_succeeded()
+    clock.time = 9
+    with pytest.raises(RegistryUnavailable):
+        await breaker.call(fail(DOWN), may_push=True)
+    assert state(breaker) is BreakerState.OPEN
+    assert breaker.failing_since == 3
+    breaker.probe_succeeded()
+    await breaker.call(succeed(), may_push=True)
+    assert breaker.failing_since is None
+
+
+def test_probes_are_jittered(breaker: CircuitBreaker) -> None:
+    """Operators that lost the same registry do not probe it in step."""
+    moments = set()
+    for _ in range(100):
+        open_(breaker)
+        assert breaker.next_probe is not None
+        moments.add(breaker.next_probe)
+        breaker.probe_succeeded()
+        breaker.close()
+    assert 2.5 <= min(moments) < 3.5
+    assert 6.5 < max(moments) <= 7.5
+
+
+async def test_one_trial_at_a_time_while_half_open(breaker: CircuitBreaker) -> None:
+    """A registry may answer a probe and still fail every push: one object tries, the others wait."""
+    open_(breaker)
+    breaker.probe_succeeded()
+    assert state(breaker) is BreakerState.HALF_OPEN
+    others = []
+
+    async def trial() -> Ensured:
+        others.extend([await is_let_through(breaker), await is_let_through(breaker, may_push=False)])
+        return await succeed()()
+
+    await breaker.call(trial, may_push=True)
+    assert others == [False, False]
+    assert state(breaker) is BreakerState.CLOSED
+    assert await is_let_through(breaker)
+
+
+@pytest.mark.parametrize("may_push", [True, False])
+@pytest.mark.parametrize("error", [ZeroDivisionError(), LeadershipLost("lost"), KeyboardInterrupt()])
+async def test_a_trial_that_ends_unexpectedly_makes_room_for_another(
+    breaker: CircuitBreaker, error: BaseException, may_push: bool
+) -> None:
+    """Whatever it ends with: a trial that stays occupied would block a healthy registry for good."""
+    open_(breaker)
+    breaker.probe_succeeded()
+    with pytest.raises(type(error)):
+        await breaker.call(fail(error), may_push=may_push)
+    assert state(breaker) is BreakerState.HALF_OPEN
+    await breaker.call(succeed(), may_push=True)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+async def test_an_answer_closes_it(breaker: CircuitBreaker) -> None:
+    """An answer that is bad for one object still shows that the registry is there."""
+    open_(breaker)
+    breaker.probe_succeeded()
+    with pytest.raises(AccessDenied):
+        await breaker.call(fail(AccessDenied("push latest", REGISTRY, "403 Forbidden", status=403)), may_push=True)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+def test_retry_after_is_obeyed(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """A registry that says when to come back is not probed before."""
+    breaker.record_failure(
+        RegistryUnavailable("ping the registry", REGISTRY, "429 Too Many Requests", status=429, retry_after=30)
+    )
+    assert breaker.next_probe == 30
+    clock.time = 50
+    breaker.probe_failed(RegistryUnavailable("ping the registry", REGISTRY, "429 Too Many Requests", retry_after=60))
+    assert breaker.next_probe == 110
+
+
+def test_a_late_failure_can_ask_for_more_patience(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """Of several calls in progress the longest Retry-After counts."""
+    open_(breaker)
+    clock.time = 1
+    breaker.record_failure(RegistryUnavailable("ping the registry", REGISTRY, "429 Too Many Requests", retry_after=60))
+    assert breaker.next_probe == 61
+
+
+async def test_a_late_success_closes_it(breaker: CircuitBreaker) -> None:
+    """A call that was in progress when the breaker opened, and was answered: the registry is there."""
+
+    async def operation() -> Ensured:
+        open_(breaker)
+        return await succeed()()
+
+    await breaker.call(operation, may_push=True)
+    assert state(breaker) is BreakerState.CLOSED
+    breaker.probe_failed(DOWN)
+    assert await is_let_through(breaker)
+
+
+async def test_while_only_pushes_fail_verification_goes_on(breaker: CircuitBreaker) -> None:
+    """Calls that verify are let through in every state, and neither close it nor make pushes look healthy."""
+    for _ in range(FAILURES_TO_OPEN):
+        await breaker.call(succeed(created=False), may_push=False)
+        with pytest.raises(PushFailed):
+            await breaker.call(fail(FULL_DISK), may_push=True)
+    assert state(breaker) is BreakerState.OPEN
+    assert await is_let_through(breaker, may_push=False)
+    assert not await is_let_through(breaker)
+    await breaker.call(succeed(created=False), may_push=False)
+    assert state(breaker) is BreakerState.OPEN
+    breaker.probe_succeeded()
+    await breaker.call(succeed(created=False), may_push=True)  # adopted: says nothing about pushes
+    assert state(breaker) is BreakerState.HALF_OPEN
+    await breaker.call(succeed(), may_push=True)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+async def test_when_reads_fail_too_the_outage_starts_then(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """Ready objects are patient from then on, not from the first push that failed, however long ago."""
+    for time, error in ((0, FULL_DISK), (100, DOWN), (101, FULL_DISK), (102, DOWN)):
+        clock.time = time
+        breaker.record_failure(error)
+    assert breaker.failing_since == 100
+    assert state(breaker) is BreakerState.OPEN
+    assert not await is_let_through(breaker, may_push=False)

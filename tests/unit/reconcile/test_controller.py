@@ -1,0 +1,608 @@
+"""The controller with everything around it in memory; minutes of outage pass in milliseconds (looptime)."""
+
+import asyncio
+import gc
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from controller.api.conditions import ConditionType
+from controller.api.v1alpha1 import ArtifactRepository, Key
+from controller.config import RegistryBinding, Timings
+from controller.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    BindingConfigInvalid,
+    KubernetesError,
+    KubernetesUnavailable,
+    LeadershipLost,
+    NameRefused,
+    ProtocolViolation,
+    PushFailed,
+    RegistryError,
+    RegistryReadOnly,
+    RegistryUnavailable,
+    TLSVerificationFailed,
+)
+from controller.reconcile.registries import ManagedRegistry
+from controller.reconcile.resync import resync_forever
+from controller.reconcile.workqueue import Priority
+from tests.unit.objects import make_config
+from tests.unit.reconcile.world import MemoryRegistry, World
+
+pytestmark = [pytest.mark.looptime]
+
+LOOK_UP = ("look up latest of artifacts/team/web", "http://registry:5000")
+DOWN = RegistryUnavailable(*LOOK_UP, "connection refused")
+RECONCILING, STALLED = ConditionType.RECONCILING, ConditionType.STALLED
+URL = {"registryUrl": "http://registry:5000"}
+
+
+class NoLuck(random.Random):
+    """Draws the longest of all delays."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return the upper bound."""
+        return max(a, b)
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[World]:
+    """Return a world with one registry."""
+    world = World()
+    yield world
+    await world.controller.stop(grace=0)
+
+
+async def test_a_create_is_one_write(world: World) -> None:
+    """One question to the registry, one write, and the queue is empty again."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.writes == [key]
+    assert world.registry.asked == ["team/web"]
+
+
+async def test_verifying_again_writes_nothing(world: World) -> None:
+    """In the steady state a look costs a question to the registry and no write."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    for _ in range(10):
+        await world.sweep()
+        await asyncio.sleep(1)
+    assert world.store.writes == [key]
+    assert len(world.registry.asked) == 11
+
+
+async def test_no_more_than_so_many_at_once() -> None:
+    """``--concurrent`` bounds what is under way."""
+    world = World(concurrent=3)
+    for number in range(20):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(1)
+    assert world.registry.most_busy == 3
+    assert len(world.store.writes) == 20
+    await world.controller.stop(grace=0)
+
+
+async def test_a_new_object_does_not_wait_until_others_are_verified() -> None:
+    """What nobody waits for gets a quarter of the places, so there is always one for what somebody waits for."""
+    world = World(concurrent=8)
+    for number in range(20):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(1)
+    world.registry.latency, world.registry.most_busy = 10, 0
+    await world.sweep()
+    await asyncio.sleep(5)
+    assert world.registry.most_busy == 2
+    new = world.put("new")
+    await asyncio.sleep(11)
+    assert world.ready(new)[0] == "True"
+    await world.controller.stop(grace=0)
+
+
+async def test_a_vanished_repository_is_made_again_and_told(world: World) -> None:
+    """Drift: the repository is there again, an event and a counter say so, and status stays as it was."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    world.registry.repositories.clear()
+    await world.sweep()
+    await asyncio.sleep(1)
+    assert world.registry.repositories == {"team/web"}
+    assert world.events.seen == [("web", "RepositoryRecreated")]
+    assert (
+        world.metrics.registry.get_sample_value("artifact_repository_drift_repairs_total", {"registry": "artifacts"})
+        == 1
+    )
+    assert world.store.writes == [key]
+
+
+async def test_a_registry_that_moved_is_no_drift(world: World) -> None:
+    """At another address the repository is made, and nothing had vanished."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    world.registry.repositories.clear()
+    world.pool.configure(make_config({"artifacts": {"registryUrl": "http://elsewhere:5000"}}))
+    await world.controller.reconfigured()
+    await world.sweep()
+    await asyncio.sleep(1)
+    assert world.store.read(key).status["uri"] == "elsewhere:5000/artifacts/team/web"
+    assert world.events.seen == []
+
+
+async def test_a_configuration_that_cannot_be_used_changes_nothing(world: World) -> None:
+    """A registry's client cannot be made: the others stay as they are, and so does the configuration."""
+    before = world.pool.config
+
+    def refuse(name: str, binding: RegistryBinding) -> MemoryRegistry:
+        raise BindingConfigInvalid(name, binding.registry_url)
+
+    world.pool._connect = refuse
+    with pytest.raises(BindingConfigInvalid):
+        world.pool.configure(make_config({"artifacts": URL, "new": {"registryUrl": "http://new:5000"}}))
+    assert world.pool.config is before
+    key = world.put("web")
+    await asyncio.sleep(1)
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_an_edited_status_is_healed(world: World) -> None:
+    """Whatever somebody wrote into status is put right, and another owner's condition stays."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    good = world.store.read(key).status
+    foreign = {"type": "example.com/X", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t"}
+    world.store.touch(key, {**good, "uri": "evil", "references": {}, "conditions": [foreign]})
+    await world.sweep()
+    await asyncio.sleep(1)
+    healed = world.store.read(key).status
+    assert healed["uri"] == good["uri"]
+    assert healed["references"] == good["references"]
+    assert foreign in healed["conditions"]
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_a_new_object_in_an_outage(world: World) -> None:
+    """It is told at once what is wrong, becomes Stalled at the deadline, and Ready after the registry is back."""
+    world.registry.error = DOWN
+    key = world.put("web")
+    await asyncio.sleep(30)
+    assert world.ready(key) == ("False", "RegistryUnavailable")
+    assert world.has(key, RECONCILING)
+    await asyncio.sleep(600)
+    assert world.has(key, STALLED)
+    assert not world.has(key, RECONCILING)
+    await asyncio.sleep(3600)
+    assert len(world.store.writes) == 2
+    world.registry.error = None
+    await asyncio.sleep(30)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert not world.has(key, STALLED)
+    assert len(world.store.writes) == 3
+
+
+async def test_a_blip_costs_ready_objects_nothing(world: World) -> None:
+    """Half a minute without the registry: not a write, not an event."""
+    keys = [world.put(f"repo-{number}") for number in range(10)]
+    await asyncio.sleep(1)
+    world.registry.error = DOWN
+    await world.sweep()
+    await asyncio.sleep(30)
+    world.registry.error = None
+    await asyncio.sleep(60)
+    assert len(world.store.writes) == len(keys)
+    assert world.events.seen == []
+
+
+async def test_a_long_outage_costs_each_object_three_writes_and_one_event_pair(world: World) -> None:
+    """Ready, Unknown, Stalled, Ready, also for objects that nobody touched; the registry is only probed meanwhile."""
+    keys = [world.put(f"repo-{number}") for number in range(100)]
+    await asyncio.sleep(5)
+    world.registry.error = DOWN
+    world.put("unlucky")
+    await asyncio.sleep(120)
+    assert {world.ready(key) for key in keys} == {("Unknown", "RegistryUnavailable")}
+    assert all("uri" in world.store.read(key).status for key in keys)
+    await asyncio.sleep(600)
+    assert all(world.has(key, STALLED) for key in keys)
+    asked, pings = len(world.registry.asked), world.registry.pings
+    await asyncio.sleep(3600)
+    assert len(world.registry.asked) == asked
+    assert 3600 / 7.5 <= world.registry.pings - pings <= 3600 / 2.5
+    world.registry.error = None
+    await asyncio.sleep(30)
+    assert {world.ready(key) for key in keys} == {("True", "RepositoryReady")}
+    assert not any(world.has(key, STALLED) for key in keys)
+    assert all(world.store.writes.count(key) == 1 + 3 for key in keys)
+    assert world.events.seen == [("operator", "RegistryUnavailable"), ("operator", "RegistryAvailable")]
+
+
+async def test_failures_are_written_at_a_bounded_rate(world: World) -> None:
+    """A thousand objects do not write at the same moment."""
+    world.registry.error = DOWN
+    for number in range(1000):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(1)
+    assert 50 <= len(world.store.writes) <= 110
+    await asyncio.sleep(12)
+    assert len(world.store.writes) == 1000
+
+
+async def test_recovery_goes_step_by_step(world: World) -> None:
+    """One object tries before the others go on, and they do at 500 a second."""
+    world.registry.error = DOWN
+    for number in range(1000):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(100)
+    asked = len(world.registry.asked)
+    world.registry.latency = 0.2
+    world.registry.error = None
+    await world.until(lambda: len(world.registry.asked) > asked)
+    await asyncio.sleep(0.15)
+    assert len(world.registry.asked) == asked + 1
+    world.registry.latency = 0.001
+    await asyncio.sleep(1)
+    assert len(world.registry.asked) < asked + 600
+    await asyncio.sleep(10)
+    assert {world.ready(key) for key in world.store.bodies} == {("True", "RepositoryReady")}
+
+
+async def test_a_registry_that_answers_probes_but_no_writes(world: World) -> None:
+    """Full disk: each probe lets one object try, not all of them; Ready objects are verified, and not written."""
+    ready = [world.put(f"ready-{number}") for number in range(20)]
+    await asyncio.sleep(1)
+    world.registry.write_error = PushFailed(*LOOK_UP, "500 (no space left on device)", status=500)
+    keys = [world.put(f"repo-{number}") for number in range(50)]
+    await asyncio.sleep(20)
+    asked = len(world.registry.asked)
+    await asyncio.sleep(60)
+    assert len(world.registry.asked) - asked < 60
+    for _ in range(20):
+        await world.sweep()
+        await asyncio.sleep(60)
+    assert all(world.store.writes.count(key) == 1 for key in ready)
+    assert {world.ready(key) for key in ready} == {("True", "RepositoryReady")}
+    assert all(world.has(key, STALLED) and world.store.writes.count(key) == 2 for key in keys)
+    world.registry.write_error = None
+    await asyncio.sleep(30)
+    assert {world.ready(key) for key in keys} == {("True", "RepositoryReady")}
+
+
+async def test_a_prober_that_may_not_ask_any_more_ends_in_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leadership is lost while a probe is under way: no task dies of it, and when it is won again, all goes on."""
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+
+    async def refused() -> None:
+        raise LeadershipLost("this process no longer holds the Lease")
+
+    world.registry.error = DOWN
+    key = world.put("web")
+    await asyncio.sleep(20)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.registry, "ping", refused)
+        await asyncio.sleep(20)
+        gc.collect()
+    assert problems == []
+    world.registry.error = None
+    await world.sweep()
+    await asyncio.sleep(60)
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_a_registry_that_fails_again_while_its_prober_takes_leave(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of an outage is told while the next one begins: it has a prober, too, and its objects go on with it."""
+    world.put("first")
+    await asyncio.sleep(1)
+    world.registry.error = DOWN
+    later: list[Key] = []
+    told = world.outage_ended
+
+    async def slowly(registry: ManagedRegistry) -> None:
+        await told(registry)
+        world.registry.error = DOWN
+        later.append(world.put("second"))
+        await asyncio.sleep(20)
+
+    world.put("unlucky")
+    await asyncio.sleep(120)
+    monkeypatch.setattr(world, "outage_ended", slowly)
+    world.registry.error = None
+    await world.until(lambda: bool(later))
+    await asyncio.sleep(25)
+    assert world.ready(later[0]) == ("False", "RegistryUnavailable")
+    world.registry.error = None
+    await asyncio.sleep(15)
+    assert world.ready(later[0]) == ("True", "RepositoryReady")
+
+
+async def test_a_dead_registry_does_not_slow_another_one_down() -> None:
+    """While one registry times out, objects in another one are served at once."""
+    world = World(make_config({"artifacts": URL, "other": URL}))
+    world.registry.error = DOWN
+    world.registry.latency = 10
+    for number in range(100):
+        world.put(f"stuck-{number}")
+    await asyncio.sleep(60)
+    started = world.clock.monotonic()
+    key = world.put("quick", {"registry": "other"})
+    await world.until(lambda: world.ready(key)[0] == "True")
+    assert world.clock.monotonic() - started < 0.2
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TLSVerificationFailed(*LOOK_UP, "certificate has expired"), "TLSVerificationFailed"),
+        (AuthenticationFailed(*LOOK_UP, "401 Unauthorized", status=401), "AuthenticationFailed"),
+        (AccessDenied(*LOOK_UP, "403 Forbidden", status=403), "AccessDenied"),
+        (RegistryReadOnly(*LOOK_UP, "405 Method Not Allowed", status=405), "RegistryReadOnly"),
+        (NameRefused(*LOOK_UP, "404 Not Found", status=404), "NameNotSupported"),
+        (ProtocolViolation(*LOOK_UP, "200 with text/html, not a manifest", status=200), "UnexpectedAnswer"),
+        (RegistryError(*LOOK_UP, "400 Bad Request", status=400), "UnexpectedAnswer"),
+    ],
+)
+async def test_each_error_has_its_reason_and_says_what_to_check(
+    world: World, error: RegistryError, reason: str
+) -> None:
+    """What went wrong, what to do, and retried until it is mended."""
+    world.registry.error = error
+    key = world.put("web")
+    await asyncio.sleep(20)
+    assert world.ready(key) == ("False", reason)
+    assert world.has(key, RECONCILING)
+    message = world.store.read(key).condition(ConditionType.READY)["message"]
+    assert message.startswith(f"http://registry:5000: {error.cause}; ")
+    world.registry.error = None
+    await asyncio.sleep(300)
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_refusals_are_retried_slowly(world: World) -> None:
+    """What a person has to mend is not asked for again every second."""
+    world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
+    world.put("web")
+    await asyncio.sleep(3600)
+    assert len(world.registry.asked) < 60
+
+
+async def test_what_only_spec_can_mend_is_not_retried() -> None:
+    """Stalled at once; a look costs nothing, and a namesake with a good name is served."""
+    world = World(make_config({"artifacts": URL | {"repositoryPolicy": "Namespaced"}}))
+    key = world.put("web", {"repositoryName": "other/x"})
+    await asyncio.sleep(3600)
+    assert world.ready(key) == ("False", "PolicyViolation")
+    assert world.has(key, STALLED)
+    assert world.registry.asked == []
+    assert world.store.writes == [key]
+    await world.controller.stop(grace=0)
+
+
+async def test_an_unknown_registry_is_found_when_it_is_configured(world: World) -> None:
+    """The object waits, is told what there is, and goes on after the configuration has changed."""
+    key = world.put("web", {"registry": "later"})
+    await asyncio.sleep(20)
+    assert world.ready(key) == ("False", "UnknownRegistry")
+    world.pool.configure(make_config({"artifacts": URL, "later": URL}))
+    await world.controller.reconfigured()
+    await world.sweep()
+    await asyncio.sleep(1)
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_reconfiguring_in_an_outage(world: World) -> None:
+    """A registry that is down is given another address: objects that wait for it go on at once."""
+    world.registry.error = DOWN
+    key = world.put("web")
+    await asyncio.sleep(60)
+    world.registries["artifacts"].error = None
+    world.pool.configure(make_config({"artifacts": {"registryUrl": "http://elsewhere:5000"}}))
+    await world.controller.reconfigured()
+    await asyncio.sleep(1)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.read(key).status["uri"] == "elsewhere:5000/artifacts/team/web"
+
+
+@pytest.mark.parametrize("error", [KubernetesUnavailable("500", status=500), KubernetesError("422", status=422)])
+async def test_a_write_that_fails_is_tried_again(world: World, error: KubernetesError) -> None:
+    """Nothing is lost when the API server has a bad moment."""
+    world.store.errors = [error] * 5
+    key = world.put("web")
+    await asyncio.sleep(120)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.writes == [key]
+
+
+async def test_who_may_not_write_any_more_does_not() -> None:
+    """Asked between the registry's answer and the write: nothing is written, and the object is not lost."""
+    world = World()
+    world.may_write = False
+    key = world.put("web")
+    await asyncio.sleep(10)
+    assert world.registry.asked
+    assert world.store.writes == []
+    world.may_write = True
+    await asyncio.sleep(60)
+    assert world.store.writes == [key]
+    await world.controller.stop(grace=0)
+
+
+async def test_a_foreign_condition_added_in_between_survives(world: World) -> None:
+    """Somebody writes between our decision and our write: the newest state is read, and decided on anew."""
+    foreign = {"type": "example.com/X", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t"}
+    key = Key("team", "web")
+
+    def add_once() -> None:
+        world.store.before_write = lambda: None
+        world.store.touch(key, {"observedGeneration": -1, "conditions": [foreign]})
+
+    world.store.before_write = add_once
+    world.put("web")
+    await asyncio.sleep(10)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert foreign in world.store.read(key).status["conditions"]
+    assert world.store.writes == [key]
+
+
+async def test_who_has_changed_an_object_often_waits_no_longer(world: World) -> None:
+    """Twenty changes, each between our decision and our write, and no event: served two seconds after the last one."""
+    key = Key("team", "web")
+    changes: list[ArtifactRepository] = []
+    world.controller._rng = NoLuck()
+
+    def change() -> None:
+        if len(changes) < 20:
+            changes.append(world.store.put("web"))
+
+    world.store.before_write = change
+    world.put("web")
+    await world.until(lambda: len(changes) == 20)
+    await asyncio.sleep(2.5)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.writes == [key]
+
+
+async def test_a_namesake_is_not_written_with_old_facts(world: World) -> None:
+    """Deleted and created again between decision and write: the new object is decided on by its own spec."""
+    key = Key("team", "web")
+
+    def swap() -> None:
+        world.store.before_write = lambda: None
+        world.delete(key)
+        world.put("web", {"suspend": True})
+
+    world.store.before_write = swap
+    world.put("web")
+    await asyncio.sleep(10)
+    assert world.ready(key) == ("False", "Suspended")
+    assert len(world.store.writes) == 1
+
+
+async def test_a_namesake_survives_news_of_the_one_before_it(world: World) -> None:
+    """Deleted and created again; the watch tells of the new one first: it is served, counted, and not forgotten."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    changed, gone = world.store.put("web"), world.store.remove(key)
+    world.put("web", {"repositoryName": "team/new"})
+    world.controller.enqueue(changed, Priority.HIGH)
+    world.controller.deleted(gone)
+    await asyncio.sleep(10)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.read(key).status["repositoryName"] == "team/new"
+    world.controller.deleted(gone)
+    labels = {"condition": "Ready", "status": "True"}
+    assert world.metrics.registry.get_sample_value("artifact_repository_objects", labels) == 1
+
+
+async def test_a_deleted_object_is_forgotten(world: World) -> None:
+    """Whether the watch tells, the write finds out, or only a list shows it."""
+    told, found, missed = world.put("told"), world.put("found"), world.put("missed")
+    await asyncio.sleep(1)
+    world.delete(told)
+    del world.store.bodies[found]
+    world.controller.enqueue(world.store.put("found"), Priority.HIGH)
+    del world.store.bodies[found]
+    del world.store.bodies[missed]
+    await asyncio.sleep(10)
+    await world.sweep()
+    assert (
+        world.metrics.registry.get_sample_value("artifact_repository_objects", {"condition": "Ready", "status": "True"})
+        == 0
+    )
+
+
+async def test_an_object_that_is_being_deleted_gets_no_call(world: World) -> None:
+    """Somebody's finalizer keeps it: neither the registry nor the object is touched."""
+    key = Key("team", "web")
+    world.store.put("web")
+    world.store.bodies[key]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    await world.sweep()
+    world.controller.enqueue_later(world.store.read(key), 1)
+    await asyncio.sleep(60)
+    assert world.registry.asked == []
+    assert world.store.writes == []
+
+
+async def test_an_object_that_turns_out_to_be_going_gets_no_further_call(world: World) -> None:
+    """It is deleted while its status is on its way, and a finalizer keeps it: the conflict tells, no watch has to."""
+    key = Key("team", "web")
+
+    def begin_to_delete() -> None:
+        world.store.before_write = lambda: None
+        world.store.bodies[key]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        world.store.touch(key)
+
+    world.store.before_write = begin_to_delete
+    world.put("web")
+    await asyncio.sleep(60)
+    assert world.registry.asked == ["team/web"]
+    assert world.store.writes == []
+
+
+async def test_a_defect_takes_one_object_only(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception that nobody foresaw is logged; the object is tried again later, the others are served."""
+    key, other = Key("team", "web"), Key("team", "other")
+
+    def fail() -> None:
+        world.store.before_write = lambda: None
+        raise ZeroDivisionError
+
+    world.store.before_write = fail
+    world.put("web")
+    await asyncio.sleep(0.1)
+    world.put("other")
+    await asyncio.sleep(1)
+    assert world.ready(other) == ("True", "RepositoryReady")
+    await asyncio.sleep(60)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert "Reconciling team/web failed unexpectedly" in caplog.text
+
+
+async def test_stopping_lets_what_is_under_way_finish() -> None:
+    """No key is started any more; those in flight have their grace, and are cancelled after it."""
+    world = World(concurrent=2)
+    world.registry.latency = 5
+    keys = [world.put(f"repo-{number}") for number in range(4)]
+    await asyncio.sleep(1)
+    await world.controller.stop(grace=10)
+    assert [world.ready(key)[0] for key in keys] == ["True", "True", None, None]
+
+    world = World(concurrent=2)
+    world.registry.latency = 100
+    world.put("web")
+    await asyncio.sleep(1)
+    started = world.clock.monotonic()
+    await world.controller.stop(grace=10)
+    assert world.clock.monotonic() - started < 11
+    assert world.store.writes == []
+
+
+async def test_resync_is_spread_over_its_interval(world: World) -> None:
+    """Each object is verified about once an interval, and never all at the same time."""
+    for number in range(100):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(1)
+    world.registry.asked.clear()
+    resync = asyncio.create_task(
+        resync_forever(
+            world.controller,
+            store=world.store,
+            interval=Timings().resync_interval.total_seconds,
+            clock=world.clock,
+            rng=world.pool._rng,
+        )
+    )
+    counts = []
+    for _ in range(60):
+        before = len(world.registry.asked)
+        await asyncio.sleep(60)
+        counts.append(len(world.registry.asked) - before)
+    resync.cancel()
+    assert 450 <= sum(counts) <= 700
+    assert max(counts) < 40
+    assert world.store.writes.count(Key("team", "repo-0")) == 1
