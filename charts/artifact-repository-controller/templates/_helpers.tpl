@@ -26,7 +26,7 @@ app.kubernetes.io/name: {{ include "artifact-repository-controller.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- /* Other ones than the operator's own, or its Service would lead to the test. */ -}}
+{{- /* Other labels than the operator's, so that its Service does not select the test Pod. */ -}}
 {{- define "artifact-repository-controller.testLabels" -}}
 app.kubernetes.io/name: {{ include "artifact-repository-controller.name" . }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -47,7 +47,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{- /* What the operator does with the objects, cluster-wide or in each watched namespace. */ -}}
+{{- /* Rules for the objects, cluster-wide or in each watched namespace. */ -}}
 {{- define "artifact-repository-controller.objectRules" -}}
 - apiGroups: [artifacts.alien.dev]
   resources: [artifactrepositories]
