@@ -72,7 +72,7 @@ class Trust:
                 self._stamp = stamp
                 self.context.load_verify_locations(cafile=self._ca_file)
         except OSError as error:
-            _log.warning("Failed to reload the CA bundle %s, keeping the last good one: %s", self._ca_file, error)
+            _log.warning("Failed to reload the CA bundle %s, keeping the last valid one: %s", self._ca_file, error)
 
     def explain(self, error: ssl.SSLCertVerificationError) -> tuple[str, str | None]:
         """Return why a certificate was rejected, and what to do where that is known."""

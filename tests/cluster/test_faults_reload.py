@@ -3,7 +3,7 @@
 the file                          | what happens
 changed references                | status is rewritten, in every object; Ready's time stays
 another registry in it            | objects that wait for it go on
-a mistake in it                   | said in log, metric and event; the last good one stays in use
+a mistake in it                   | said in log, metric and event; the last valid one stays in use
 gone                              | the same
 mended                            | taken over
 """
@@ -53,7 +53,7 @@ def test_changed_references_are_rewritten(
 def test_a_mistake_costs_nothing(
     cluster: DevCluster, objects: Objects, start_operator: StartOperator, audit: Audit
 ) -> None:
-    """The last good configuration stays in use, and what is wrong is said where people look."""
+    """The last valid configuration stays in use, and log, metric and event say what is wrong."""
     operator = start_operator()
     objects.create("web")
     objects.wait_ready("web", tell=operator.log)

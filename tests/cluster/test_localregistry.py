@@ -4,7 +4,7 @@ ConfigMap kube-public/local-registry-hosting | references of the default registr
 absent                                       | from registryUrl
 created, changed                             | follow it
 partly filled                                | the rest from registryUrl
-malformed, without its key, deleted          | the last good one stays
+malformed, without its key, deleted          | the last valid one stays
 may not be read                              | from registryUrl, and a sentence in the log
 """
 
