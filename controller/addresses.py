@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from controller.config import RegistryBinding, read_yaml
+from controller.config import RegistryBinding
+from controller.configfile import read_yaml
 from controller.errors import ConfigError
 from controller.names import is_host
 

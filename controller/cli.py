@@ -8,7 +8,7 @@ import click
 import uvloop
 
 from controller import __version__
-from controller.config import load_config
+from controller.configfile import load_config
 from controller.errors import ConfigError, KubernetesError
 from controller.kube.credentials import is_in_cluster
 from controller.logs import LEVELS, LogFormat, configure_logging

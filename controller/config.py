@@ -6,29 +6,24 @@ docs/configuration.md and the schema of the chart are generated from the models.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
 
-from controller.errors import BindingConfigInvalid, ConfigError, InvalidNameError
+from controller.durations import Duration
+from controller.errors import InvalidNameError
 from controller.names import (
     BINDING_NAME_PATTERN,
     MAX_REGISTRY_PATH,
@@ -40,46 +35,6 @@ from controller.names import (
 
 MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 """Longest ``pathPrefix`` in characters: every valid ``repositoryName`` then fits the strictest registry."""
-
-_MAX_SENTENCE: Final = 400
-_MAX_MESSAGE: Final = 1200
-"""Longest description of one wrong field, and of all, in characters: the kubelet keeps the last 2048 bytes of a log as
-the message of a container that failed, and the message must not lose its beginning."""
-
-_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?$")
-
-
-def _parse_duration(value: object) -> object:
-    """Parse a duration as Kubernetes writes it (``10m``, ``1h30m``, ``500ms``)."""
-    if isinstance(value, timedelta):
-        return value
-    match = _DURATION.match(value) if isinstance(value, str) and value else None
-    if match is None:
-        raise ValueError("not a duration: write for example 90s, 10m or 1h30m")
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
-
-
-def format_duration(value: timedelta) -> str:
-    """Return a duration as written in the configuration, in one unit: ``500ms``, ``60s``, ``10m``, ``2h``.
-
-    Args:
-        value: The duration.
-    """
-    milliseconds = round(value / timedelta(milliseconds=1))
-    for unit, size, least in (("h", 3_600_000, 3_600_000), ("m", 60_000, 120_000), ("s", 1_000, 1_000)):
-        if milliseconds >= least and milliseconds % size == 0:
-            return f"{milliseconds // size}{unit}"
-    return f"{milliseconds}ms"
-
-
-def _check_duration(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be longer than zero")
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_check_duration)]
 
 
 def _check_host(value: str) -> str:
@@ -302,100 +257,3 @@ class OperatorConfig(_Model):
             known = ", ".join(sorted(self.registries))
             raise ValueError(f"defaultRegistry: no registry is named '{self.default_registry}': use one of: {known}")
         return self
-
-
-def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBinding) -> RegistryBinding:
-    """Return a validated registry binding.
-
-    Args:
-        binding_name: The binding's name, for the error.
-        binding: The fields as in YAML, or a binding that is validated already.
-
-    Raises:
-        BindingConfigInvalid: It is not the local variant, or a field is invalid; the message names the field.
-    """
-    if isinstance(binding, RegistryBinding):
-        return binding
-    try:
-        return RegistryBinding.model_validate(dict(binding))
-    except ValidationError as error:
-        raise BindingConfigInvalid(binding_name, _sentences(error)) from error
-
-
-def read_yaml(text: str) -> Any:
-    """Parse a YAML document.
-
-    Args:
-        text: The document.
-
-    Raises:
-        ConfigError: The text is not valid YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    except Exception as error:
-        # PyYAML also raises built-in errors: for an invalid date, a wrong tag, deeply nested brackets.
-        raise ConfigError(f"not valid YAML: {error}") from error
-
-
-def parse_config(text: str) -> OperatorConfig:
-    """Parse the configuration.
-
-    Args:
-        text: YAML.
-
-    Raises:
-        ConfigError: It is not YAML, or fields are invalid; the message names each by its path, and what is allowed.
-    """
-    data = read_yaml(text)
-    if not isinstance(data, dict):
-        raise ConfigError("the file must be a YAML mapping with defaultRegistry and registries")
-    try:
-        return OperatorConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_sentences(error)) from error
-
-
-def load_config(path: Path) -> OperatorConfig:
-    """Read the configuration from a file.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ConfigError: The file cannot be read or is invalid; the message starts with its path.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        return parse_config(text)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _sentences(error: ValidationError) -> str:
-    """Say what is wrong, as far as that fits where Kubernetes shows it."""
-    sentences = [_shortened(_sentence(detail)) for detail in error.errors(include_url=False)]
-    lengths = accumulate(len(sentence) for sentence in sentences)
-    shown = max(1, sum(length <= _MAX_MESSAGE for length in lengths))
-    more = [f"and {len(sentences) - shown} more"] if shown < len(sentences) else []
-    return "; ".join([*sentences[:shown], *more])
-
-
-def _shortened(sentence: str) -> str:
-    return sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}…"
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """Describe the error of one field, starting with its path; the value may be a secret and is left out."""
-    path = ".".join(str(part) for part in detail["loc"] if part != "[key]")
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        message = "unknown field: check its spelling"
-    elif detail["type"] == "missing":
-        message = "required, but missing"
-    elif detail["type"] == "literal_error":  # `service` is the only such field
-        message = "expected the Local variant: write service: local"
-    return f"{path}: {message}" if path else message

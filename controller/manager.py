@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from controller.backoff import OPERATOR_BACKOFF
-from controller.config import OperatorConfig, load_config
+from controller.config import OperatorConfig
+from controller.configfile import load_config
 from controller.errors import ConfigError, KubernetesError
 from controller.health import serve_health
 from controller.kube.client import KubernetesClient

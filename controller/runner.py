@@ -16,7 +16,9 @@ from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.target import intended_registry
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.backoff import OPERATOR_BACKOFF
-from controller.config import OperatorConfig, RegistryBinding, format_duration, load_config
+from controller.config import OperatorConfig, RegistryBinding
+from controller.configfile import load_config
+from controller.durations import format_duration
 from controller.errors import ConfigError
 from controller.handlers import watch
 from controller.kube.client import KubernetesClient

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from controller.cli import main as command_line
-from controller.config import OperatorConfig, format_duration
+from controller.config import OperatorConfig
+from controller.durations import format_duration
 from hack.markdown import code, table
 
 

@@ -13,7 +13,8 @@ from controller.api.reasons import Reason
 from controller.api.status import Failed, Outcome, Suspended, Verified, decide
 from controller.api.target import Target
 from controller.api.v1alpha1 import ArtifactRepository, Key
-from controller.config import Timings, format_duration
+from controller.config import Timings
+from controller.durations import format_duration
 from controller.names import join_path
 from controller.registry.protocol import Origin
 from hack.markdown import code, table

@@ -18,7 +18,8 @@ from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.reasons import Reason
 from controller.api.target import Target
 from controller.api.v1alpha1 import ArtifactRepository
-from controller.config import Timings, format_duration
+from controller.config import Timings
+from controller.durations import format_duration
 from controller.registry.protocol import Origin
 
 TERMINAL_REASONS: Final = frozenset({Reason.POLICY_VIOLATION, Reason.INVALID_NAME})

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from controller.config import RegistryBinding, parse_binding
+from controller.config import RegistryBinding
+from controller.configfile import parse_binding
 from controller.errors import (
     InvalidNameError,
     OperationNotSupported,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from controller import __version__, cli
-from controller.config import parse_config
+from controller.configfile import parse_config
 from devcluster import manifests
 from devcluster.manifests import CHART, MANIFESTS, ROOT
 from hack import chart

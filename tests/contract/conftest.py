@@ -12,7 +12,8 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from controller.config import RegistryBinding, parse_binding
+from controller.config import RegistryBinding
+from controller.configfile import parse_binding
 from controller.registry.local import LocalArtifactRegistry
 from devcluster.registries import Registry, RegistryKind, start_registry
 from devcluster.tools import Tool, provide

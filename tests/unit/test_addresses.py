@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controller.addresses import RegistryAddresses, RegistryHosting, resolve_addresses
-from controller.config import parse_binding
+from controller.configfile import parse_binding
 from controller.errors import ConfigError
 
 REMOTE = "http://kind-registry:5000"

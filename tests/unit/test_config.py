@@ -9,15 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from controller.config import (
-    RepositoryPolicy,
-    format_duration,
-    load_config,
-    normalise_registry_url,
-    parse_binding,
-    parse_config,
-    read_yaml,
-)
+from controller.config import RepositoryPolicy, normalise_registry_url
+from controller.configfile import load_config, parse_binding, parse_config, read_yaml
+from controller.durations import format_duration
 from controller.errors import BindingConfigInvalid, ConfigError
 
 MINIMAL = "defaultRegistry: a\nregistries: {a: {registryUrl: http://registry:5000}}\n"

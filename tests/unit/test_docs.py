@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from controller import cli
 from controller.api.conditions import ConditionType
 from controller.api.v1alpha1 import API_VERSION, KIND
-from controller.config import parse_config
+from controller.configfile import parse_config
 from controller.metrics import Metrics
 from controller.names import validate_repository_name
 from devcluster.cluster import Kubernetes
@@ -223,7 +223,7 @@ def test_flags_in_text_are_known(page: Path) -> None:
         if isinstance(option, click.Option)
         for name in (*option.opts, *option.secondary_opts)
     }
-    others = {"--wait", "--for", "--take-ownership", "--no-cov"}  # of helm, kubectl and pytest
+    others = {"--wait", "--for", "--take-ownership", "--force-conflicts", "--no-cov"}  # of helm, kubectl and pytest
     text = _CODE.sub("", page.read_text())
     assert {found.partition("=")[0] for found in re.findall(r"`(--[a-z-]+)", text)} - ours - others == set()
 

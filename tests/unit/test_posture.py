@@ -33,7 +33,7 @@ def test_nothing_is_executed_or_unpickled(path: Path) -> None:
     """No input is executed or unpickled; YAML is read only by the safe loader, in one place."""
     called = set(calls(path))
     assert called & FORBIDDEN == set()
-    assert ("yaml.safe_load" in called) is (path.name == "config.py")
+    assert ("yaml.safe_load" in called) is (path.name == "configfile.py")
 
 
 def test_the_security_rules_are_on() -> None:
