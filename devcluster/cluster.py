@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
@@ -48,7 +49,12 @@ def cluster_tools(kubernetes: Kubernetes = Kubernetes.NEWEST) -> tuple[Tool, ...
     return (Tool.ETCD, kubernetes.apiserver, Tool.KUBE_CONTROLLER_MANAGER, Tool.KUBECTL, Tool.DISTRIBUTION)
 
 
+ARTIFACT_REPOSITORIES = "artifactrepositories.artifacts.alien.dev"
+"""Name of the operator's CustomResourceDefinition."""
+
 _COMMAND_TIMEOUT = 60.0
+_ESTABLISHED_TIMEOUT = 30.0
+_POLL_INTERVAL = 0.1
 # All that a cluster without nodes needs: tokens, the deletion of namespaces, owner references, the CA for in-cluster
 # clients, what is in the roles view, edit and admin. Each further controller would cost memory and API calls.
 _CONTROLLERS = (
@@ -178,6 +184,24 @@ class DevCluster:
         if answer.returncode != 0:
             raise CommandFailed(f"{told}: exit code {answer.returncode}: {answer.stdout}{answer.stderr}".rstrip())
         return answer.stdout
+
+    def wait_established(self, crd: str = ARTIFACT_REPOSITORIES) -> None:
+        """Wait until a CustomResourceDefinition is served.
+
+        ``kubectl wait`` fails on a definition that has no conditions yet, as it is for a moment after it was created.
+
+        Args:
+            crd: Its name.
+
+        Raises:
+            CommandFailed: It is not served within half a minute.
+        """
+        established = 'jsonpath={.status.conditions[?(@.type=="Established")].status}'
+        deadline = time.monotonic() + _ESTABLISHED_TIMEOUT
+        while (status := self.kubectl("get", "crd", crd, "-o", established, check=False)) != "True":
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"{crd} is not established after {_ESTABLISHED_TIMEOUT:g} s: {status}")
+            time.sleep(_POLL_INTERVAL)
 
     def service_account_kubeconfig(self, namespace: str, name: str, duration: timedelta = timedelta(hours=1)) -> Path:
         """Return a kubeconfig with a fresh token of a service account.

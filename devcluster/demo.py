@@ -152,7 +152,7 @@ def install(cluster: DevCluster) -> None:
     # The namespace first: the others are in it.
     for manifest in ("namespace.yaml", "crd.yaml", *PERMISSIONS):
         click.echo(cluster.kubectl("apply", "-f", _MANIFESTS / manifest), nl=False)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", _MANIFESTS / "crd.yaml")
+    cluster.wait_established()
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def cluster() -> Iterator[DevCluster]:
     with DevCluster() as started:
         if _CRD.exists():
             started.kubectl("apply", "-f", _CRD)
-            started.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", _CRD)
+            started.wait_established()
         yield started
 
 

@@ -67,7 +67,7 @@ def prometheus_operator(cluster: DevCluster) -> None:
     folder = Path(json.loads(answer.stdout)["Dir"]) / "example" / "prometheus-operator-crd"
     for name in ("servicemonitors", "prometheusrules"):
         cluster.kubectl("create", "-f", folder / f"monitoring.coreos.com_{name}.yaml")
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}.monitoring.coreos.com")
+        cluster.wait_established(f"{name}.monitoring.coreos.com")
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from tests.cluster.harness import Api, Object, Objects
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("uninstalled")]
 
-ESTABLISHED = ("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
 DEPENDENCY = {"name": "artifact-repository-controller", "version": "*", "repository": ""}
 OBJECT: Object = {
     "apiVersion": "artifacts.alien.dev/v1alpha1",
@@ -44,7 +43,7 @@ def install(cluster: DevCluster) -> Install:
 def test_a_kept_definition_is_taken_over(cluster: DevCluster, api: Api, install: Install) -> None:
     """The definition that a release left behind keeps others out, until one of them takes its ownership."""
     install("first")
-    cluster.kubectl(*ESTABLISHED)
+    cluster.wait_established()
     objects = Objects(api, "team-a")
     before = objects.create("web")
     helm("uninstall", "first", "--namespace", NAMESPACE, kubeconfig=cluster.kubeconfig)
@@ -60,7 +59,7 @@ def test_from_manifests_to_helm(cluster: DevCluster, api: Api, install: Install)
         one for one in yaml.safe_load_all(cluster.kubectl("kustomize", MANIFESTS)) if one["kind"] != "Namespace"
     ]
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
-    cluster.kubectl(*ESTABLISHED)
+    cluster.wait_established()
     objects = Objects(api, "team-a")
     before = objects.create("web")
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"

@@ -80,7 +80,7 @@ def test_helm_install(shell: Shell, cluster: DevCluster, page: str) -> None:
     """The line that a person copies installs the operator and its API."""
     shell(starting(commands(page), "helm install"))
     assert cluster.kubectl("get", "deploy", "-n", NAMESPACE, "-o", "name").startswith("deployment.apps/artifacts-")
-    shell("kubectl wait --for=condition=Established --timeout=20s crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     assert shell("kubectl get artrepo -A") == ""
 
 
@@ -106,7 +106,7 @@ def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path
     documents = render("--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
     install = ("--namespace", NAMESPACE, "--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
     notes = helm("install", RELEASE, CHART, *install, kubeconfig=cluster.kubeconfig).partition("NOTES:")[2]
-    shell("kubectl wait --for=condition=Established --timeout=20s crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     example = re.search(r"kubectl apply -f - <<EOF\n(.*?)  EOF", notes, re.DOTALL)
     assert example
     manifest = "".join(line.removeprefix("  ") for line in example[1].splitlines(keepends=True))
@@ -131,7 +131,7 @@ def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path
 def test_objects(shell: Shell, cluster: DevCluster) -> None:
     """The API server takes each object in the documentation that it knows, with strict validation."""
     shell(f"kubectl apply -f {ROOT / 'manifests' / 'crd.yaml'}")
-    shell("kubectl wait --for=condition=Established --timeout=20s crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     seen = set()
     for page in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
         for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):

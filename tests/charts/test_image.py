@@ -109,7 +109,7 @@ def container(cluster: DevCluster, engine: Engine, image: str) -> Iterator[Conta
     """Install the chart, and run its Pod's container; only the network is the machine's, for there is no other here."""
     values = ("--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
     helm("install", RELEASE, CHART, "--namespace", NAMESPACE, *values, kubeconfig=cluster.kubeconfig)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     documents = render(*values)
     spec = only(documents, "Deployment")["spec"]["template"]["spec"]
     (template,) = spec["containers"]

@@ -115,7 +115,7 @@ def moved(cluster: DevCluster, api: Api, base: Path) -> Iterator[list[Document]]
     """Install the operator in the other namespace, as operations.md says, and advertise a registry (KEP-1755)."""
     folder = moved_by_overlay(base)
     cluster.kubectl("apply", "-k", folder)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     api.must("POST", HOSTING_PATH, ADVERTISED)
     yield build(cluster, folder)
     api.must("DELETE", f"{HOSTING_PATH}/local-registry-hosting")
@@ -132,14 +132,13 @@ MAY = (
     f"get leases/{NAME} -n {OTHER}",
     f"update leases/{NAME} -n {OTHER}",
     f"get pods -n {OTHER}",
-    "list configmaps/local-registry-hosting -n kube-public",
-    "watch configmaps/local-registry-hosting -n kube-public",
+    "get configmaps/local-registry-hosting -n kube-public",
 )
 MAY_NOT = (
     f"get leases/{NAME} -n {NAMESPACE}",
     f"get pods -n {NAMESPACE}",
     "get pods -n kube-public",
-    f"list configmaps/local-registry-hosting -n {OTHER}",
+    f"get configmaps/local-registry-hosting -n {OTHER}",
     "list configmaps -n kube-public",
     f"get secrets -n {OTHER}",
 )

@@ -53,7 +53,7 @@ def installed(cluster: DevCluster, proxy: FaultProxy, request: pytest.FixtureReq
     # The one that brings the CRD comes first where the values under test leave it out.
     crd = ("--show-only", "templates/crd.yaml", "--set", "crds.keep=false")
     cluster.kubectl("apply", "-f", "-", stdin=helm("template", RELEASE, CHART, "--set", registry, *crd))
-    cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     documents = [document for document in render(*values) if document["kind"] != "CustomResourceDefinition"]
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(without_tests(documents)))
     # What no release owns, from tests before.
@@ -236,7 +236,7 @@ def test_secrets_by_reference(cluster: DevCluster, api: Api, tmp_path: Path) -> 
         documents = render("--values", file)
         assert PASSWORD not in json.dumps(documents)
         helm("install", RELEASE, CHART, "-n", NAMESPACE, "--values", file, kubeconfig=cluster.kubeconfig)
-        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+        cluster.wait_established()
         objects = Objects(api, "team-b")
         with OperatorPod(documents, cluster, tmp_path / "pod") as operator:
             objects.create("guarded")

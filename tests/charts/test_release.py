@@ -65,7 +65,7 @@ def of_release(cluster: DevCluster, name: str) -> list[str]:
 def test_life(cluster: DevCluster, api: Api, release: Helm) -> None:
     """Install, upgrade, roll back, uninstall, install again: a user's object and its status stay as they are."""
     release("install")
-    cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     expected = {
         f"{document['kind']} {document['metadata'].get('namespace', '')}/{document['metadata']['name']}"
         for document in render("--set", "config.registries.artifacts.registryUrl=x")
@@ -190,7 +190,7 @@ def test_kustomize(cluster: DevCluster, api: Api, tmp_path: Path) -> None:
     kustomization = {"resources": ["base"], "patches": [{"patch": json.dumps(patch)}]}
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     cluster.kubectl("apply", "-k", overlay)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     documents = list(yaml.safe_load_all(cluster.kubectl("kustomize", overlay)))
     (namespace,) = (document for document in documents if document["kind"] == "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

@@ -32,7 +32,7 @@ def shards(cluster: DevCluster, tmp_path: Path) -> Iterator[Shards]:
             values = (*values, "--set", f"watch.labelSelector=shard={shard}")
             helm("install", name, CHART, "-n", NAMESPACE, *values, kubeconfig=cluster.kubeconfig)
             stack.callback(helm, "uninstall", name, "-n", NAMESPACE, kubeconfig=cluster.kubeconfig)
-            cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+            cluster.wait_established()
             pod = OperatorPod(render(*values, release=name), cluster, tmp_path / name)
             running[shard] = stack.enter_context(pod)
         yield running

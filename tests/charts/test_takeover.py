@@ -33,7 +33,7 @@ def install(cluster: DevCluster) -> list[Document]:
     """Install the chart; return what it renders."""
     values = ("--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
     helm("install", RELEASE, CHART, "--namespace", NAMESPACE, *values, kubeconfig=cluster.kubeconfig)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    cluster.wait_established()
     return render(*values)
 
 
@@ -75,7 +75,7 @@ def test_installed_again_after_an_uninstall(
         eventually(lambda: leads(old, api), tell=old.log)
         first = holder(api)
         helm("uninstall", RELEASE, "--namespace", NAMESPACE, kubeconfig=cluster.kubeconfig)
-    assert "Failed to release the Lease" in old.log()
+    assert "Failed to release the Lease" in old.process.log.read_text()
     assert holder(api) == first
     with OperatorPod(install(cluster), cluster, tmp_path / "new") as new:
         eventually(lambda: leads(new, api), tell=new.log)

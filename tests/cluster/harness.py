@@ -68,7 +68,7 @@ def operator_cluster(*flags: str, kubernetes: Kubernetes = Kubernetes.NEWEST) ->
     with DevCluster(kubernetes=kubernetes, apiserver_flags=flags) as cluster:
         for name in ("namespace.yaml", "crd.yaml", *PERMISSIONS):
             cluster.kubectl("apply", "-f", MANIFESTS / name)
-        cluster.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+        cluster.wait_established()
         # For a moment after that it may still say "storage is (re)initializing".
         eventually(lambda: "No resources" in cluster.kubectl("get", "artrepo", check=False))
         yield cluster

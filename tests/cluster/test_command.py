@@ -104,7 +104,7 @@ def test_crd_and_rbac_may_come_later(tmp_path: Path) -> None:
             bare.kubectl("apply", "-f", MANIFESTS / "rbac.yaml")
             eventually(lambda: "install the CustomResourceDefinition" in operator.log(), tell=operator.log)
             bare.kubectl("apply", "-f", MANIFESTS / "crd.yaml")
-            bare.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+            bare.wait_established()
             api = Api(bare)
             Objects(api, "default").create("web")
             Objects(api, "default").wait_ready("web", within=60, tell=operator.log)
@@ -123,11 +123,11 @@ def test_an_api_server_that_is_not_there_yet(cluster: DevCluster, tmp_path: Path
     operator = OperatorProcess(tmp_path, config=yaml.safe_load(config.read_text()), kubeconfig=kubeconfig)
     operator.process.start()
     try:
-        eventually(lambda: "is unavailable" in operator.log(), tell=operator.log)
+        eventually(lambda: "does not answer" in operator.log(), tell=operator.log)
         assert operator.health("readyz") == (503, "waiting for the API server")
     finally:
         operator.process.stop()
-    assert operator.log().count("is unavailable") == 1
+    assert operator.log().count("does not answer") == 1
     assert operator.log().splitlines()[-1].endswith("Stopped")
 
 

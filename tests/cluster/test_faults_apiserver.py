@@ -211,5 +211,5 @@ def test_the_crd_is_deleted_and_installed_again(fragile: DevCluster, stubborn: O
     fragile.kubectl("delete", "-f", MANIFESTS / "crd.yaml", "--wait=true")
     eventually(lambda: stubborn.health("readyz")[0] == 503, within=60, tell=stubborn.log)
     fragile.kubectl("apply", "-f", MANIFESTS / "crd.yaml")
-    fragile.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+    fragile.wait_established()
     outlived(fragile, stubborn, "reborn")

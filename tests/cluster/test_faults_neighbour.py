@@ -236,7 +236,7 @@ def test_a_crd_that_is_deleted_under_load(
         with creating(theirs, f"crd-{number}"):
             fragile.kubectl("delete", "-f", MANIFESTS / "crd.yaml", "--wait=true")
             fragile.kubectl("apply", "-f", MANIFESTS / "crd.yaml")
-            fragile.kubectl("wait", "--for=condition=Established", "crd/artifactrepositories.artifacts.alien.dev")
+            fragile.wait_established()
         outlived(fragile, stubborn, f"after-crd-{number}")
         theirs.wait_all(is_ready, within=TAKES, tell=stubborn.log)
     everywhere = len(theirs.list()) + 1

@@ -58,7 +58,7 @@ def test_a_vanished_repository_is_made_again(
     event = eventually(lambda: events_of(api, objects.namespace), tell=operator.log)[0]
     assert (event["type"], event["reason"]) == ("Warning", "RepositoryRecreated")
     assert event["involvedObject"]["uid"] == before["metadata"]["uid"]
-    assert "Push its images" in event["message"]
+    assert "push its images again" in event["message"]
     assert fetch(cluster.registry_url, path, "manifests/latest").content == marker.MANIFEST
     assert operator.metrics()[REPAIRS] == 1
     assert objects.get("web") == before

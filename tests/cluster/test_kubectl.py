@@ -47,8 +47,8 @@ def test_trouble_is_plain_in_one_look(
     ("what", "says"),
     [
         ("artrepo", "never overwrites a tag"),
-        ("artrepo.spec", "`{}`, the default, asks for a repository named after the object"),
-        ("artrepo.spec.repositoryName", "Can be changed until status.uri exists"),
+        ("artrepo.spec", "Default: `{}`, a repository named after the object"),
+        ("artrepo.spec.repositoryName", "Can be changed until status.uri is set"),
         ("artrepo.status.references.host", "docker push"),
     ],
 )

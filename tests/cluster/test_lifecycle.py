@@ -104,8 +104,10 @@ def test_what_is_no_change_of_spec_costs_nothing(
 ) -> None:
     """Applying again, a label and an annotation of somebody else: not one write of ours."""
     manifest = objects.manifest("web")
+    before = audit.mark()
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
     objects.wait_ready("web", tell=operator.log)
+    eventually(lambda: audit.writes(before))  # a request is logged a moment after what it does can be seen
     mark = audit.mark()
     assert "unchanged" in cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
     objects.patch("web", {"metadata": {"labels": {"team": "a"}, "annotations": {"example.com/note": "x"}}})
