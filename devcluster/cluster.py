@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from devcluster.certificates import Certificate, CertificateAuthority
+from devcluster.command import run_command
 from devcluster.errors import CommandFailed
 from devcluster.lifeline import Lifeline
 from devcluster.process import Probe, ServerProcess, free_port
@@ -164,26 +164,15 @@ class DevCluster:
             f"--kubeconfig={kubeconfig or self.kubeconfig}",
             *arguments,
         ]
-        told = f"kubectl {' '.join(map(str, arguments))}"
-        try:
-            answer = subprocess.run(  # noqa: S603 - kubectl is ours
-                command,
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_COMMAND_TIMEOUT,
-                # A HOME of its own: neither the user's preferences nor a cache about another server on this port.
-                env={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)},
-            )
-        except subprocess.TimeoutExpired as error:
-            raise CommandFailed(f"{told}: no answer within {_COMMAND_TIMEOUT:g} s") from error
-        if not check:
-            return answer.stdout + answer.stderr
-        if answer.returncode != 0:
-            raise CommandFailed(f"{told}: exit code {answer.returncode}: {answer.stdout}{answer.stderr}".rstrip())
-        return answer.stdout
+        return run_command(
+            command,
+            name=f"kubectl {' '.join(map(str, arguments))}",
+            timeout=_COMMAND_TIMEOUT,
+            stdin=stdin,
+            check=check,
+            # A HOME of its own: neither the user's preferences nor a cache about another server on this port.
+            environment={"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)},
+        )
 
     def wait_established(self, crd: str = ARTIFACT_REPOSITORIES) -> None:
         """Wait until a CustomResourceDefinition is served.

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from devcluster.cluster import cluster_tools
+from devcluster.command import run_command
 from devcluster.engine import find_engine
 from devcluster.errors import CommandFailed
 from devcluster.node.access import Access
@@ -193,22 +194,5 @@ class Node:
 
 
 def _command(command: Sequence[str | Path], stdin: str | None, *, check: bool) -> str:
-    told = " ".join(map(str, command[1:]))
-    try:
-        answer = subprocess.run(  # noqa: S603 - programs of ours
-            command,
-            cwd=_ROOT,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_COMMAND_TIMEOUT,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CommandFailed(f"{told}: no end within {_COMMAND_TIMEOUT:g} s") from error
-    if not check:
-        return answer.stdout + answer.stderr
-    if answer.returncode != 0:
-        raise CommandFailed(f"{told}: exit code {answer.returncode}: {answer.stdout}{answer.stderr}".rstrip())
-    return answer.stdout
+    name = " ".join(map(str, command[1:]))
+    return run_command(command, name=name, timeout=_COMMAND_TIMEOUT, stdin=stdin, check=check, directory=_ROOT)

@@ -53,14 +53,10 @@ def install_crds(cluster: DevCluster, paths: Sequence[Path]) -> None:
     """
     files = [argument for path in paths for argument in ("-f", path)]
     # Some are too large for the annotation of a client-side apply.
-    cluster.kubectl("apply", "--server-side", *files)
-
-    def established() -> bool:
-        # It fails at first where a file says that the conditions are null.
-        told = cluster.kubectl("wait", "--for=condition=Established", "--timeout=20s", *files, check=False)
-        return told.count("condition met") == len(paths)
-
-    eventually(established, what="the CustomResourceDefinitions")
+    names = cluster.kubectl("apply", "--server-side", "-o", "name", *files).split()
+    assert len(names) == len(paths)
+    for name in names:
+        cluster.wait_established(name.partition("/")[2])
 
 
 class KustomizeController:

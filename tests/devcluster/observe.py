@@ -1,6 +1,7 @@
 """What tests can see of processes from outside."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,3 +46,14 @@ def processes_mentioning(text: str) -> list[int]:
         if entry.name.isdigit() and text.encode() in command and int(entry.name) != os.getpid():
             found.append(int(entry.name))
     return [pid for pid in found if alive(pid)]
+
+
+def output_until(process: subprocess.Popen[str], text: str) -> str:
+    """Return what a process prints, up to and with the line that holds a text; it must not end before."""
+    assert process.stdout is not None
+    output = ""
+    while text not in output:
+        line = process.stdout.readline()
+        assert line, output
+        output += line
+    return output

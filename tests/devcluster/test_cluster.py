@@ -22,7 +22,7 @@ from devcluster.certificates import CertificateAuthority
 from devcluster.cluster import DevCluster, cluster_tools
 from devcluster.errors import CommandFailed, ServerFailed
 from devcluster.tools import provide
-from tests.devcluster.observe import eventually, processes_mentioning
+from tests.devcluster.observe import eventually, output_until, processes_mentioning
 
 pytestmark = pytest.mark.cluster
 
@@ -175,12 +175,7 @@ def test_nothing_is_left_after_a_signal(number: signal.Signals, exit_code: int, 
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as process:
-        assert process.stdout is not None
-        told = ""
-        while "Ctrl-C ends everything" not in told:
-            line = process.stdout.readline()
-            assert line, told
-            told += line
+        told = output_until(process, "Ctrl-C ends everything")
         running = processes_mentioning(str(tmp_path))
         assert len(running) >= 4
         process.send_signal(number)

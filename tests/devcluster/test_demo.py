@@ -13,7 +13,7 @@ from devcluster.cluster import DevCluster, Kubernetes
 from devcluster.demo import NotReadyInTime, ObjectState, install, next_steps, wait_until_ready
 from devcluster.process import ServerProcess
 from devcluster.tools import version
-from tests.devcluster.observe import eventually, processes_mentioning
+from tests.devcluster.observe import eventually, output_until, processes_mentioning
 
 _ROOT = Path(__file__).parents[2]
 _COMMAND = [sys.executable, "-m", "devcluster", "demo"]
@@ -47,12 +47,7 @@ def test_what_to_try_next_works(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as process:
-        assert process.stdout is not None
-        told = ""
-        while "Ctrl-C ends everything" not in told:
-            line = process.stdout.readline()
-            assert line, told
-            told += line
+        told = output_until(process, "Ctrl-C ends everything")
         (environment,) = (line for line in told.splitlines() if line.startswith("  export KUBECONFIG="))
         assert "crane ls" in told
         tried = subprocess.run(

@@ -13,7 +13,7 @@ from devcluster.manifests import ROOT
 from devcluster.node.cgroups import hierarchies
 from devcluster.node.demo import next_steps
 from tests.cluster.eventually import eventually
-from tests.devcluster.observe import processes_mentioning
+from tests.devcluster.observe import output_until, processes_mentioning
 
 
 @pytest.mark.usefixtures("able")
@@ -28,12 +28,7 @@ def test_what_to_try_next_works(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as process:
-        assert process.stdout is not None
-        told = ""
-        while "Ctrl-C ends everything" not in told:
-            line = process.stdout.readline()
-            assert line, told
-            told += line
+        told = output_until(process, "Ctrl-C ends everything")
         assert "default/web is Ready after" in told
         (environment,) = (line for line in told.splitlines() if line.startswith("  export KUBECONFIG="))
         script = f"{environment}\n{next_steps()}"
