@@ -18,6 +18,7 @@ types below, and the log keeps the cause::
     │   ├── RegistryReadOnly            405 on a write
     │   ├── NameRefused                 the registry does not accept repository names of this form
     │   └── ProtocolViolation           response outside the specification: HTML, foreign Location, wrong digest
+    ├── CircuitOpen                     call that a registry's breaker rejected (controller.reconcile.breaker)
     ├── LeadershipLost                  another replica may be leading: nothing may be written or pushed
     └── KubernetesError                 failed request to the API server
         ├── ObjectGone                  404: the object does not exist

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final
 
-from controller.errors import PushFailed, RegistryError, RegistryUnavailable
+from controller.errors import OperatorError, PushFailed, RegistryError, RegistryUnavailable
 from controller.reconcile.interfaces import Clock
 from controller.registry.protocol import Ensured
 
@@ -38,7 +38,7 @@ class BreakerState(StrEnum):
     """A probe succeeded; one call at a time is let through."""
 
 
-class CircuitOpen(RegistryUnavailable):
+class CircuitOpen(OperatorError):
     """The breaker rejected a call without contacting the registry.
 
     Args:
@@ -47,14 +47,7 @@ class CircuitOpen(RegistryUnavailable):
     """
 
     def __init__(self, failure: RegistryUnavailable, *, since: float) -> None:
-        super().__init__(
-            failure.operation,
-            failure.endpoint,
-            failure.cause,
-            advice=failure.advice,
-            status=failure.status,
-            codes=failure.codes,
-        )
+        super().__init__(str(failure))
         self.failure = failure
         self.since = since
 

@@ -26,7 +26,7 @@ from controller.reconcile.explanations import explain
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
 from controller.reconcile.ratelimit import RateLimiter, Reservation
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
-from controller.registry.protocol import Ensured, Origin
+from controller.registry.protocol import Origin
 
 QUICK: Final = Backoff(first=0.5, cap=60.0)
 """For failures that may pass in a moment."""
@@ -164,10 +164,9 @@ class Reconciler:
         timings = self._registries.config.timings
         decision = decide(repository, attempt.outcome, now=self._clock.now(), timings=timings)
         patch = merge_patch(repository.status, decision.status)
-        result = Result(
-            repository=repository,
+        result = functools.partial(
+            Result,
             outcome=attempt.outcome,
-            requeue=attempt.requeue,
             registry=attempt.registry.name if attempt.registry else None,
             recreated=attempt.recreated,
         )
@@ -175,13 +174,14 @@ class Reconciler:
             reservation = reservation or self._failure_writes.reserve()
             delay = reservation.moment - self._clock.monotonic()
             if delay > 0:
-                return replace(result, requeue=_after(attempt.requeue, delay), reservation=reservation)
+                return result(repository, requeue=_after(attempt.requeue, delay), reservation=reservation)
         if reservation is not None:
             reservation.release()
         if patch is not None:
             self._check_leadership()
-            result = replace(result, repository=await self._store.patch_status(repository, patch), written=True)
-        return replace(result, requeue=self._requeue(attempt, decision.recheck_after))
+            repository = await self._store.patch_status(repository, patch)
+        requeue = self._requeue(attempt, decision.recheck_after)
+        return result(repository, requeue=requeue, written=patch is not None)
 
     def _requeue(self, attempt: _Attempt, recheck_after: timedelta | None) -> Requeue:
         """Return when to reconcile again, no later than the passing of time alone changes the status."""
@@ -205,21 +205,22 @@ class Reconciler:
             failed = Failed(target.reason, target.message, "", target.registry, target.repository_name)
             return _Attempt(failed, Done() if target.reason in TERMINAL_REASONS else Retry(SLOW))
         registry = self._registries[target.registry]
+        known = _known_origin(repository, target)
+        ensure = functools.partial(registry.client.ensure, target.path, known_origin=known)
         try:
-            ensured = await self._ensure(repository, target, registry)
+            ensured = await registry.breaker.call(ensure, may_push=known is None)
+        except CircuitOpen as rejected:
+            # As if the object's own request had failed since the outage began.
+            outage = timedelta(seconds=self._clock.monotonic() - rejected.since)
+            return self._failed(target, registry, rejected.failure, outage)
         except RegistryError as error:
             return self._failed(target, registry, error, failing_for)
-        recreated = ensured.created and _is_recreation(repository, target, registry)
+        # At another address it would be a new repository.
+        is_same_place = repository.status.get("uri") == f"{registry.addresses.uri}/{target.path}"
+        recreated = ensured.created and known is not None and is_same_place
         if recreated:
             self._events.event(repository, EventType.WARNING, "RepositoryRecreated", _recreated_message(registry))
         return _Attempt(Verified(target, registry.addresses, ensured.origin), Done(), registry, recreated)
-
-    async def _ensure(self, repository: ArtifactRepository, target: Target, registry: ManagedRegistry) -> Ensured:
-        known = _known_origin(repository, target)
-        return await registry.breaker.call(
-            functools.partial(registry.client.ensure, target.path, known_origin=known),
-            may_push=known is None,
-        )
 
     def _failed(
         self, target: Target, registry: ManagedRegistry, error: RegistryError, failing_for: timedelta
@@ -228,10 +229,6 @@ class Reconciler:
         if isinstance(error, RegistryUnavailable):
             is_closed = registry.breaker.state is BreakerState.CLOSED
             requeue = Retry(QUICK) if is_closed else WhenAvailable(registry.name)
-        if isinstance(error, CircuitOpen):
-            # As if the object's own request had failed since the outage began.
-            failing_for = timedelta(seconds=self._clock.monotonic() - error.since)
-            error = error.failure
         explanation = explain(error)
         outcome = Failed(
             explanation.reason,
@@ -247,12 +244,6 @@ class Reconciler:
 def _after(requeue: Requeue, delay: float) -> Requeue:
     """Return when to come back for a reserved write."""
     return replace(requeue, latest=delay) if isinstance(requeue, WhenAvailable) else RequeueAfter(delay)
-
-
-def _is_recreation(repository: ArtifactRepository, target: Target, registry: ManagedRegistry) -> bool:
-    """Return whether status knows this repository at this address; at another address it is a new repository."""
-    is_same_place = repository.status.get("uri") == f"{registry.addresses.uri}/{target.path}"
-    return is_same_place and _known_origin(repository, target) is not None
 
 
 def _recreated_message(registry: ManagedRegistry) -> str:

@@ -23,7 +23,6 @@ from controller.errors import (
     TLSVerificationFailed,
 )
 from controller.names import RepositoryPath
-from controller.reconcile.breaker import CircuitOpen
 from controller.reconcile.explanations import explain
 from controller.registry.protocol import Origin
 from tests.unit.objects import NOW, make_config, make_object
@@ -55,10 +54,6 @@ ERRORS = [
     (RegistryUnavailable(LOOK_UP, HTTP, "500 Internal Server Error", status=500), Reason.REGISTRY_UNAVAILABLE),
     (
         RegistryUnavailable(LOOK_UP, HTTPS, "no TLS on this port", advice="use http:// in registryUrl"),
-        Reason.REGISTRY_UNAVAILABLE,
-    ),
-    (
-        CircuitOpen(RegistryUnavailable(LOOK_UP, HTTP, "connection refused"), since=0.0),
         Reason.REGISTRY_UNAVAILABLE,
     ),
     (PushFailed(PUSH, HTTP, "507 Insufficient Storage", status=507), Reason.REGISTRY_UNAVAILABLE),
