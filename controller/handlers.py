@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, Final, NoReturn, Protocol, cast
 
 import aiohttp
@@ -43,15 +43,21 @@ class EventTarget(Protocol):
         ...
 
 
-def register_handlers(registry: kopf.OperatorRegistry, target: EventTarget) -> None:
+def register_handlers(
+    registry: kopf.OperatorRegistry, target: EventTarget, *, listed: MutableMapping[str, str]
+) -> None:
     """Register the handlers of ArtifactRepository objects.
 
     Args:
         registry: The kopf registry.
         target: Receives the objects.
+        listed: The resourceVersion of each object, by uid, that the target received before the watch started.
     """
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, when=is_relevant)
+    def is_news(event: kopf.RawEvent, **_: Any) -> bool:
+        return not _is_listed(event, listed) and is_relevant(event)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, when=is_news)
     async def handle_event(event: kopf.RawEvent, **_: Any) -> None:
         repository = ArtifactRepository.from_body(event["object"])
         match event["type"]:
@@ -71,9 +77,21 @@ def is_relevant(event: kopf.RawEvent, **_: Any) -> bool:
     return repository.deleting or not repository.is_handled
 
 
+def _is_listed(event: kopf.RawEvent, listed: MutableMapping[str, str]) -> bool:
+    """Return whether the target has received this object of kopf's first list; the version may be its own write."""
+    if event["type"] is not None or not listed:
+        return False
+    repository = ArtifactRepository.from_body(event["object"])
+    version = listed.pop(repository.uid, None)
+    if version is None or repository.deleting:
+        return False
+    return repository.resource_version == version or repository.is_handled
+
+
 async def watch(
     target: EventTarget,
     *,
+    listed: MutableMapping[str, str],
     namespaces: Sequence[str] = (),
     label_selector: str = "",
     monitor: WatchMonitor,
@@ -83,6 +101,7 @@ async def watch(
 
     Args:
         target: Receives the objects.
+        listed: The resourceVersion of each object, by uid, that the target has received; emptied by kopf's first list.
         namespaces: The namespaces to watch; empty for all.
         label_selector: Restricts the objects that are watched; empty for no restriction.
         monitor: Notified when the API server accepts a watch, rejects one, or cannot be reached.
@@ -92,7 +111,7 @@ async def watch(
         Exception: An error that kopf does not retry; the caller should call this function again.
     """
     registry = kopf.OperatorRegistry()
-    register_handlers(registry, target)
+    register_handlers(registry, target, listed=listed)
     kopf.on.login(registry=registry)(_Login(monitor).open_session)
     tasks = await kopf.spawn_tasks(
         registry=registry,

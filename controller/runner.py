@@ -29,7 +29,7 @@ from controller.reconcile.controller import Controller
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.registries import ManagedRegistry, RegistryFactory, RegistryPool
-from controller.reconcile.resync import Sweep, resync_forever
+from controller.reconcile.resync import Sweep, enqueue_existing, resync_forever
 from controller.registry.connection import RequestRecord
 from controller.registry.local import LocalArtifactRegistry
 from controller.registryfiles import RegistryFiles
@@ -127,7 +127,8 @@ class Runner:
             # Objects reconciled before the advertisement is known would be written twice.
             await self._discovery.wait_for_first_read()
             self._controller.start(OutageReporter(self._events, registries=self._registries, sweep=self._sweep))
-            group.create_task(self._watch_forever(set_not_ready, install_signal_handlers))
+            listed = await enqueue_existing(self._controller, store=self._api)
+            group.create_task(self._watch_forever(listed, set_not_ready, install_signal_handlers))
             group.create_task(
                 resync_forever(
                     self._controller,
@@ -153,7 +154,10 @@ class Runner:
         return self._registries.config.timings.resync_interval.total_seconds()
 
     async def _watch_forever(
-        self, set_not_ready: Callable[[str | None], None], install_signal_handlers: Callable[[], None]
+        self,
+        listed: dict[str, str],
+        set_not_ready: Callable[[str | None], None],
+        install_signal_handlers: Callable[[], None],
     ) -> None:
         """Run the watch, and run it again whenever it ends."""
         delays = OPERATOR_BACKOFF.delays(self._rng)
@@ -167,6 +171,7 @@ class Runner:
             try:
                 await watch(
                     self._controller,
+                    listed=listed,
                     namespaces=self._scope.namespaces,
                     label_selector=self._scope.label_selector,
                     monitor=monitor,
@@ -230,7 +235,8 @@ class Runner:
     async def _advertised(self, hosting: RegistryHosting) -> None:
         """Apply a new advertisement of the local registry, and update the references of all objects."""
         self._registries.advertise(hosting)
-        await self._sweep()
+        if self._controller.is_running:  # before, no object has been reconciled
+            await self._sweep()
 
 
 class OutageReporter:

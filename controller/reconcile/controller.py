@@ -116,6 +116,11 @@ class Controller:
         self._running = False
         metrics.observe_queue(lambda: self._queue.depth, self._ready_statuses)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether objects are reconciled."""
+        return self._running
+
     def start(self, outages: OutageObserver) -> None:
         """Start to reconcile; requires a running event loop.
 

@@ -21,12 +21,16 @@ _SPREAD: Final = 0.8
 """Fraction of the interval over which the objects of one resync are spread."""
 
 
-class ResyncTarget(Protocol):
-    """The controller, as a resync uses it."""
+class Queue(Protocol):
+    """Receiver of objects: the controller."""
 
     def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
         """Have an object reconciled as soon as possible."""
         ...
+
+
+class ResyncTarget(Queue, Protocol):
+    """The controller, as a resync uses it."""
 
     def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
         """Have an object reconciled within a time, unless it is queued or was reconciled since it was listed."""
@@ -35,6 +39,29 @@ class ResyncTarget(Protocol):
     def forget_unseen(self, seen: set[Key], *, since: float) -> None:
         """Drop every object that a complete list does not contain, unless it was seen after the list was started."""
         ...
+
+
+async def enqueue_existing(target: Queue, *, store: ObjectStore) -> dict[str, str]:
+    """Enqueue all objects at start, those that wait to be handled before the others.
+
+    kopf starts a task for each object that it lists, and an object that waits would be behind all of them.
+
+    Args:
+        target: The controller.
+        store: Lists the objects.
+
+    Returns:
+        The resourceVersion of each object, by uid; incomplete if the list failed.
+    """
+    listed: dict[str, str] = {}
+    try:
+        async for page in store.list_pages():
+            for object_ in page:
+                listed[object_.uid] = object_.resource_version
+                target.enqueue(object_, Priority.LOW if object_.is_handled else Priority.HIGH)
+    except KubernetesError as error:
+        logger.warning("Failed to list the objects before the watch, which will list them: %s", error)
+    return listed
 
 
 async def resync_forever(
