@@ -12,7 +12,7 @@ from controller.configfile import load_config
 from controller.errors import ConfigError, KubernetesError
 from controller.kube.credentials import is_in_cluster
 from controller.logs import LEVELS, LogFormat, configure_logging
-from controller.manager import LEASE_NAME, Options, run_manager
+from controller.manager import LEASE_NAME, MetricsOptions, Options, run_manager
 from controller.runner import Scope
 
 _CONFIG = click.option(
@@ -56,7 +56,23 @@ def main() -> None:
 @click.option(
     "--health-address",
     metavar="HOST:PORT",
-    help="Serve /healthz, /readyz and /metrics here, e.g. 127.0.0.1:8080, or :8080 for all. Disabled by default.",
+    help="Serve /healthz and /readyz here, e.g. 127.0.0.1:8081, or :8081 for all. Disabled by default.",
+)
+@click.option(
+    "--metrics-address",
+    metavar="HOST:PORT",
+    help="Serve /metrics here, e.g. 127.0.0.1:8080, or :8080 for all. Disabled by default.",
+)
+@click.option(
+    "--metrics-certificate",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Serve metrics by HTTPS, with tls.crt and tls.key from this directory.",
+)
+@click.option(
+    "--metrics-authorization/--no-metrics-authorization",
+    default=False,
+    show_default=True,
+    help="Serve metrics only to bearers of a token whose user may get the URL /metrics.",
 )
 @click.option(
     "--grace-period",
@@ -83,6 +99,9 @@ def run(
     lease_namespace: str | None,
     lease_name: str,
     health_address: str | None,
+    metrics_address: str | None,
+    metrics_certificate: Path | None,
+    metrics_authorization: bool,
     grace_period: float,
     events: bool,
     log_level: str,
@@ -100,6 +119,7 @@ def run(
         lease_namespace=lease_namespace,
         lease_name=lease_name,
         health_address=health_address,
+        metrics=MetricsOptions(metrics_address, metrics_certificate, authorization=metrics_authorization),
         grace=grace_period,
         events=events,
     )

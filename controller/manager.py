@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import random
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,19 +22,37 @@ from controller.backoff import OPERATOR_BACKOFF
 from controller.config import OperatorConfig
 from controller.configfile import load_config
 from controller.errors import ConfigError, KubernetesError
-from controller.health import serve_health
+from controller.health import probes
+from controller.httpserver import serve
 from controller.kube.client import KubernetesClient
 from controller.kube.credentials import SERVICE_ACCOUNT_DIRECTORY
 from controller.kube.holder import new_identity
 from controller.kube.leaderelection import LeaderElector
 from controller.kube.recorder import KubernetesEventRecorder, NoEventRecorder
+from controller.kube.tokenreview import TokenReviewer
 from controller.metrics import Metrics
+from controller.metricsserver import metrics_application, server_certificate
 from controller.reconcile.interfaces import EventRecorder, SystemClock
 from controller.runner import Runner, Scope
 
 logger = logging.getLogger(__name__)
 
 LEASE_NAME: Final = "artifact-repository-controller"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsOptions:
+    """Options of the metrics server.
+
+    Args:
+        address: Its address; None for no server.
+        certificate: Directory with ``tls.crt`` and ``tls.key``; None for plain HTTP.
+        authorization: Whether a request needs the token of a user who may get ``/metrics``.
+    """
+
+    address: str | None = None
+    certificate: Path | None = None
+    authorization: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +65,8 @@ class Options:
         leader_elect: Whether to reconcile only while holding the Lease.
         lease_namespace: Namespace of the Lease; None for the Pod's own.
         lease_name: Name of the Lease. Operators that share the objects of a cluster need different ones.
-        health_address: Address of the health server; None for no server.
+        health_address: Address of the server for probes; None for no server.
+        metrics: Options of the metrics server.
         grace: Seconds to wait for reconciles in progress when the process stops.
         events: Whether to record Kubernetes events.
     """
@@ -57,6 +77,7 @@ class Options:
     lease_namespace: str | None = None
     lease_name: str = LEASE_NAME
     health_address: str | None = None
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
     grace: float = 20.0
     events: bool = True
 
@@ -88,18 +109,15 @@ class Manager:
         """Run until SIGTERM or SIGINT.
 
         Raises:
-            ConfigError: The health server cannot listen on its address.
+            ConfigError: A server cannot listen on its address, or its certificate cannot be read.
             KubernetesError: There are no credentials for an API server.
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._api.close)
             self._install_signal_handlers()
+            _raise_descriptor_limit()
             await self._unless_stopping(self._connect())
-            if self._options.health_address:
-                health = serve_health(
-                    self._options.health_address, why_not_ready=self._why_not_ready, metrics=self._metrics
-                )
-                await stack.enter_async_context(health)
+            await self._start_servers(stack)
             events: EventRecorder = NoEventRecorder()
             if self._options.events:
                 events = recorder = KubernetesEventRecorder(self._api, self._clock)
@@ -110,6 +128,17 @@ class Manager:
             else:
                 await self._run_once(events)
         logger.info("Stopped")
+
+    async def _start_servers(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serve probes and metrics until the stack is closed."""
+        if self._options.health_address:
+            await stack.enter_async_context(serve(probes(self._why_not_ready), self._options.health_address))
+        options = self._options.metrics
+        if options.address:
+            tls = None if options.certificate is None else server_certificate(options.certificate)
+            authorize = TokenReviewer(self._api, self._clock).authorize if options.authorization else None
+            application = metrics_application(self._metrics, authorize)
+            await stack.enter_async_context(serve(application, options.address, tls=tls))
 
     async def _connect(self) -> None:
         """Read the credentials; without any, the process fails at once."""
@@ -220,6 +249,13 @@ class Manager:
             working.result()
 
 
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the system permits, as Go programs do at start."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS rejects an unlimited number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _own_namespace() -> str:
     """Return the namespace of this process's Pod; ``default`` outside of a Pod."""
     try:
@@ -235,7 +271,7 @@ async def run_manager(options: Options) -> None:
         options: Its options.
 
     Raises:
-        ConfigError: The configuration file is invalid, or the health server cannot listen on its address.
+        ConfigError: The configuration file is invalid, or a server cannot be started.
         KubernetesError: There are no credentials for an API server.
     """
     await Manager(options, load_config(options.config)).run()

@@ -17,7 +17,8 @@ from tests.charts.rendering import Document, only
 from tests.cluster.harness import ROOT
 from tests.image_user import IMAGE_HOME, as_image_user
 
-PORT = "8080"
+HEALTH_PORT = "8081"
+METRICS_PORT = "8080"
 
 
 class OperatorPod:
@@ -43,6 +44,7 @@ class OperatorPod:
         self._cluster = cluster
         self.pod = _create_pod(cluster, deployment)
         self.address = f"127.0.0.1:{free_port()}"
+        self.metrics_address = f"127.0.0.1:{free_port()}"
         self._folders: dict[str, Path] = {
             mount["mountPath"]: directory / mount["name"] for mount in container["volumeMounts"]
         }
@@ -90,7 +92,7 @@ class OperatorPod:
 
     def metrics(self) -> str:
         """Return its metrics."""
-        return httpx.get(f"http://{self.address}/metrics", trust_env=False).text
+        return httpx.get(f"http://{self.metrics_address}/metrics", trust_env=False).text
 
     def metric(self, name: str) -> float:
         """Return the value of a metric without labels."""
@@ -121,7 +123,12 @@ class OperatorPod:
     def _argument(self, argument: str) -> str:
         for path, folder in self._folders.items():
             argument = argument.replace(path, str(folder))
-        return argument.replace(f"--health-address=:{PORT}", f"--health-address={self.address}")
+        for flag, port, address in (
+            ("--health-address", HEALTH_PORT, self.address),
+            ("--metrics-address", METRICS_PORT, self.metrics_address),
+        ):
+            argument = argument.replace(f"{flag}=:{port}", f"{flag}={address}")
+        return argument
 
 
 def _create_pod(cluster: DevCluster, deployment: Document) -> Document:

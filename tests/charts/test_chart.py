@@ -74,8 +74,8 @@ def test_arguments(values: Path) -> None:
     with cli.main.commands[command].make_context(command, list(arguments), resilient_parsing=False) as context:
         given = context.params
     assert given["leader_elect"]
-    (port,) = container["ports"]
-    assert given["health_address"] == f":{port['containerPort']}"
+    ports = {port["name"]: f":{port['containerPort']}" for port in container["ports"]}
+    assert (given["health_address"], given["metrics_address"]) == (ports["health"], ports["metrics"])
     folders = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert str(given["config"].parent) in folders
     config = parse_config(only(render("--values", values), "ConfigMap", name=_full_name(values))["data"]["config.yaml"])

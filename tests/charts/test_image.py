@@ -119,7 +119,8 @@ def container(cluster: DevCluster, engine: Engine, image: str) -> Iterator[Conta
     assert not restricted["allowPrivilegeEscalation"]
     server = urlsplit(cluster.url)
     address = f"127.0.0.1:{free_port()}"
-    arguments = [one.replace("--health-address=:8080", f"--health-address={address}") for one in template["args"]]
+    arguments = [one.replace("--health-address=:8081", f"--health-address={address}") for one in template["args"]]
+    arguments = [one.replace("--metrics-address=:8080", "--metrics-address=127.0.0.1:0") for one in arguments]
     environment = {
         "KUBERNETES_SERVICE_HOST": str(server.hostname),
         "KUBERNETES_SERVICE_PORT": str(server.port),

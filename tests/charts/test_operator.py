@@ -246,18 +246,20 @@ def test_secrets_by_reference(cluster: DevCluster, api: Api, tmp_path: Path) -> 
     cluster.kubectl("delete", "crd", "artifactrepositories.artifacts.alien.dev")
 
 
-def run_helm_test(documents: Sequence[Document], address: str) -> subprocess.CompletedProcess[str]:
-    """Run what the Pod of `helm test` runs, with the operator's address in the place of its Service's."""
+def run_helm_test(documents: Sequence[Document], operator: OperatorPod) -> subprocess.CompletedProcess[str]:
+    """Run what the Pod of `helm test` runs, with the operator's addresses in the place of its Service's."""
     (container,) = only(documents, "Pod")["spec"]["containers"]
     assert container["command"] == ["python3", "-c"]
-    script, url = container["args"]
+    script, *urls = container["args"]
     service = only(documents, "Service")
-    (port,) = service["spec"]["ports"]
-    assert url == f"http://{service['metadata']['name']}.{NAMESPACE}:{port['port']}"
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    host = f"http://{service['metadata']['name']}.{NAMESPACE}"
+    assert urls == [f"{host}:{ports['health']}/readyz", f"{host}:{ports['metrics']}/metrics"]
     assert service["spec"]["selector"].items() <= pod_labels(documents).items()
     assert not service["spec"]["selector"].items() <= only(documents, "Pod")["metadata"]["labels"].items()
     script = script.replace("range(30)", "range(2)")
-    command = [sys.executable, "-c", script, f"http://{address}"]
+    local = [f"http://{operator.address}/readyz", f"http://{operator.metrics_address}/metrics"]
+    command = [sys.executable, "-c", script, *local]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -273,15 +275,15 @@ def test_helm_test(installed: list[Document], cluster: DevCluster, api: Api, pro
     with OperatorPod(installed, cluster, tmp_path / "pod") as operator:
         objects.create("web")
         objects.wait_ready("web", tell=operator.log)
-        good = run_helm_test(installed, operator.address)
+        good = run_helm_test(installed, operator)
         assert good.returncode == 0, good.stderr
         proxy.refuse()
         told_down = 'artifact_repository_registry_up{registry="artifacts"} 0.0'
         eventually(lambda: told_down in operator.metrics(), tell=operator.log)
-        down = run_helm_test(installed, operator.address)
+        down = run_helm_test(installed, operator)
         assert down.returncode == 1
         assert "do not answer: artifact_repository_registry_up" in down.stderr
-    gone = run_helm_test(installed, operator.address)
+    gone = run_helm_test(installed, operator)
     assert gone.returncode == 1
     assert "kubectl logs" in gone.stderr
 
@@ -303,7 +305,7 @@ def test_an_operator_that_cannot_work_is_not_ready(
         eventually(lambda: operator.log().count("Failed to acquire the Lease") > 2, tell=operator.log)
         answer = httpx.get(f"http://{operator.address}/readyz", trust_env=False)
         assert answer.status_code == 503
-        failed = run_helm_test(installed, operator.address)
+        failed = run_helm_test(installed, operator)
         assert failed.returncode == 1
         assert f"is not ready ({answer.text.strip()})" in failed.stderr
     finally:
@@ -344,3 +346,35 @@ def test_alerts_and_dashboard_read_what_is_there(
             assert any(asked.items() <= sample.labels.items() for sample in found), f"{where}: {asked}"
             if len(selectors) == 1:
                 assert grouped - of_prometheus <= found[0].labels.keys(), where
+
+
+@pytest.mark.parametrize("installed", [("--set", "metrics.authorization=true")], ids=["authorization"], indirect=True)
+def test_metrics_authorization_by_the_api_server(
+    installed: list[Document], cluster: DevCluster, tmp_path: Path
+) -> None:
+    """With `metrics.authorization`, only a ServiceAccount bound to the chart's ClusterRole reads the metrics."""
+    reader = next(
+        document["metadata"]["name"]
+        for document in installed
+        if document["metadata"]["name"].endswith("-metrics-reader")
+    )
+    account = f"{NAMESPACE}:prometheus"
+    cluster.kubectl("create", "serviceaccount", "prometheus", "-n", NAMESPACE)
+    try:
+        token = cluster.kubectl("create", "token", "prometheus", "-n", NAMESPACE).strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        with OperatorPod(installed, cluster, tmp_path / "pod") as operator:
+            url = f"http://{operator.metrics_address}/metrics"
+            assert httpx.get(url, trust_env=False).status_code == 401
+            assert httpx.get(url, trust_env=False, headers={"Authorization": "Bearer x.y.z"}).status_code == 401
+            assert httpx.get(url, trust_env=False, headers=headers).status_code == 403
+            assert httpx.get(f"http://{operator.address}/readyz", trust_env=False).status_code == 200
+        cluster.kubectl(
+            "create", "clusterrolebinding", reader, f"--clusterrole={reader}", f"--serviceaccount={account}"
+        )
+        with OperatorPod(installed, cluster, tmp_path / "next") as operator:
+            url = f"http://{operator.metrics_address}/metrics"
+            assert "artifact_repository_objects" in httpx.get(url, trust_env=False, headers=headers).text
+    finally:
+        cluster.kubectl("delete", "serviceaccount", "prometheus", "-n", NAMESPACE)
+        cluster.kubectl("delete", "clusterrolebinding", reader, "--ignore-not-found")

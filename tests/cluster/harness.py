@@ -391,10 +391,11 @@ class OperatorProcess:
         self.config = directory / "config.yaml"
         self.configure(config)
         self.address = f"127.0.0.1:{free_port()}"
+        self.metrics_address = f"127.0.0.1:{free_port()}"
         command = [*as_image_user(), python, "-m", "controller", "run", "--config", self.config]
         self.process = ServerProcess(
             "operator",
-            [*command, "--health-address", self.address, *arguments],
+            [*command, "--health-address", self.address, "--metrics-address", self.metrics_address, *arguments],
             probes=[Probe(f"http://{self.address}/readyz")],
             log=directory / "operator.log",
             directory=ROOT,
@@ -448,7 +449,7 @@ class OperatorProcess:
 
     def metrics(self) -> dict[str, float]:
         """Return its metrics: name with labels, and value."""
-        text = httpx.get(f"http://{self.address}/metrics", trust_env=False).text
+        text = httpx.get(f"http://{self.metrics_address}/metrics", trust_env=False).text
         lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
 

@@ -77,7 +77,7 @@ def test_a_taken_health_address(cluster: DevCluster, config: Path) -> None:
     taken = cluster.registry_url.removeprefix("http://")
     code, said = run("run", "--config", config, "--health-address", taken, kubeconfig=cluster.kubeconfig)
     assert code == 1
-    assert f"cannot serve health and metrics on '{taken}'" in said.splitlines()[-1]
+    assert f"cannot listen on '{taken}'" in said.splitlines()[-1]
 
 
 def test_help_names_every_command() -> None:

@@ -86,10 +86,10 @@ class Release:
         """Return what a Pod answers on its health port.
 
         Args:
-            path: The path, such as ``/metrics``.
+            path: The path, such as ``/readyz``.
         """
         name = self.pod()["metadata"]["name"]
-        return self.node.kubectl("get", "--raw", f"{_PODS}/{name}:8080/proxy{path}")
+        return self.node.kubectl("get", "--raw", f"{_PODS}/{name}:8081/proxy{path}")
 
     def log(self) -> str:
         """Return the end of its log, and what the cluster says of its Pods."""
