@@ -23,7 +23,7 @@ PERMISSIONS: Final = ("rbac.yaml", LOCAL_REGISTRY_HOSTING)
 _FILES: Final[Mapping[str, str]] = {
     "CustomResourceDefinition": "crd.yaml",
     **dict.fromkeys(("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"), "rbac.yaml"),
-    **dict.fromkeys(("ConfigMap", "Service", "Deployment"), "operator.yaml"),
+    **dict.fromkeys(("ConfigMap", "Service", "Deployment", "NetworkPolicy"), "operator.yaml"),
 }
 """The file that each kind of object is in; what is in kube-public is in a component, whose namespace never changes."""
 

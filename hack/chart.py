@@ -33,33 +33,51 @@ _NAMED: Final[JsonSchemaValue] = {
     "type": "array",
     "items": {"type": "object", "required": ["name"], "properties": {"name": _TEXT}},
 }
+# Each name becomes a directory and a volume. Not propertyNames: Helm would report another value as wrong.
+_MOUNTS: Final[JsonSchemaValue] = {
+    "type": "object",
+    "patternProperties": {"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$": _TEXT},
+    "additionalProperties": False,
+}
 
 _EXPLICIT: Final[Mapping[str, JsonSchemaValue]] = {
     "affinity": _ANYTHING,
+    "commonLabels": _TEXTS,
+    "deploymentAnnotations": _TEXTS,
+    "dnsConfig": _ANYTHING,
+    "extraArgs": {"type": "array", "items": _TEXT},
     "extraEnv": _NAMED,
+    "extraObjects": _OBJECTS,
+    "hostAliases": _OBJECTS,
     "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "imagePullSecrets": {**_NAMED, "items": {**_NAMED["items"], "additionalProperties": False}},
+    "metrics.dashboard.annotations": _TEXTS,
     "metrics.dashboard.labels": _TEXTS,
     "metrics.prometheusRule.labels": _TEXTS,
     "metrics.serviceMonitor.labels": _TEXTS,
-    "networkPolicy.egress": _OBJECTS,
+    "networkPolicy.dns": {**_OBJECTS, "minItems": 1},
+    "networkPolicy.egress": {**_OBJECTS, "minItems": 1},
     "networkPolicy.ingressFrom": _OBJECTS,
     "nodeSelector": _TEXTS,
     "podAnnotations": _TEXTS,
     "podDisruptionBudget.maxUnavailable": {"type": ["integer", "string"]},
     "podLabels": _TEXTS,
-    # Each name becomes a directory and a volume. Not propertyNames: Helm would report another value as wrong.
-    "registrySecrets": {
-        "type": "object",
-        "patternProperties": {"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$": _TEXT},
-        "additionalProperties": False,
-    },
-    "replicas": {"type": "integer", "minimum": 0},
+    "podSecurityContext": _ANYTHING,
+    "registryConfigMaps": _MOUNTS,
+    "registrySecrets": _MOUNTS,
+    "registrySecretsMode": {"type": "integer", "minimum": 0, "maximum": 0o777},
+    "replicaCount": {"type": "integer", "minimum": 0},
     "resources": _ANYTHING,
+    "revisionHistoryLimit": {"type": "integer", "minimum": 0},
+    "securityContext": _ANYTHING,
+    "service.annotations": _TEXTS,
     "serviceAccount.annotations": _TEXTS,
+    "strategy": _ANYTHING,
     "tolerations": _OBJECTS,
     "topologySpreadConstraints": _OBJECTS,
+    "volumeMounts": _NAMED,
+    "volumes": _NAMED,
     "watch.namespaces": {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
 }
 """Schemas of values that cannot be inferred from the default."""
@@ -83,8 +101,10 @@ def schema() -> str:
         "logLevel": {"enum": list(LEVELS)},
         # Helm passes `global` to every subchart.
         "global": _ANYTHING,
+        # The former name of replicaCount; the template names the new one.
+        "replicas": {"type": "integer", "deprecated": True},
     }
-    values = {**_values(), "global": {}}
+    values = {**_values(), "global": {}, "replicas": 1}
     document = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the chart artifact-repository-controller",

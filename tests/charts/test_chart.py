@@ -16,7 +16,7 @@ from controller.configfile import parse_config
 from devcluster import manifests
 from devcluster.manifests import CHART, MANIFESTS, ROOT
 from hack import chart
-from tests.charts.rendering import CI_VALUES, FULL_NAME, KIND_VALUES, PRODUCTION_VALUES, helm, only, render
+from tests.charts.rendering import CI_VALUES, FULL_NAME, KIND_VALUES, PRODUCTION_VALUES, RELEASE, helm, only, render
 
 ci_values = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
 
@@ -161,6 +161,47 @@ def test_a_refused_start_is_described() -> None:
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
+def test_values_for_other_peoples_clusters() -> None:
+    """Labels, annotations, volumes, DNS, security contexts and further objects appear where they belong."""
+    documents = render("--values", CHART / "ci" / "custom-values.yaml")
+    namespaced = [document for document in documents if "namespace" in document["metadata"]]
+    assert {document["metadata"]["namespace"] for document in namespaced} <= {"platform", "kube-public"}
+    deployment = only(documents, "Deployment")
+    assert deployment["metadata"]["labels"]["team"] == "platform"
+    assert "team" not in deployment["spec"]["selector"]["matchLabels"]
+    assert deployment["metadata"]["annotations"] == {"reloader.stakater.com/auto": "true"}
+    assert (deployment["spec"]["strategy"], deployment["spec"]["revisionHistoryLimit"]) == ({"type": "Recreate"}, 2)
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["securityContext"]["fsGroup"] == 1000
+    assert pod["hostAliases"][0]["ip"] == "10.1.2.3"
+    assert (pod["dnsPolicy"], pod["dnsConfig"]["options"][0]["name"]) == ("ClusterFirst", "ndots")
+    assert not pod["enableServiceLinks"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["registry-corp"]["configMap"] == {"name": "corp-bundle"}
+    assert volumes["extra"] == {"name": "extra", "emptyDir": {}}
+    (container,) = pod["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert (mounts["registry-corp"], mounts["extra"]) == ("/etc/registries/corp", "/extra")
+    assert container["args"][-1] == "--grace-period=5"
+    assert only(documents, "Service")["metadata"]["annotations"] == {"example.com/scrape": "true"}
+    assert only(documents, "ServiceMonitor")["spec"]["endpoints"][0]["scrapeTimeout"] == "10s"
+    dashboard = only(documents, "ConfigMap", name=f"{FULL_NAME}-dashboard")
+    assert dashboard["metadata"]["annotations"] == {"grafana_folder": "Platform"}
+    assert only(documents, "ConfigMap", name=f"{RELEASE}-extra")["data"] == {"key": "value"}
+
+
+def test_the_default_network_policy() -> None:
+    """By default only metrics can be reached, and egress is TCP, and DNS to the cluster's servers."""
+    spec = only(render(*REGISTRY), "NetworkPolicy")["spec"]
+    metrics, test = spec["ingress"]
+    assert metrics == {"ports": [{"port": "metrics"}]}
+    assert test["from"] == [{"podSelector": {"matchLabels": only(render(*REGISTRY), "Pod")["metadata"]["labels"]}}]
+    dns, rest = spec["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert {"k8s-app": "kube-dns"} in [peer.get("podSelector", {}).get("matchLabels") for peer in dns["to"]]
+    assert rest == {"ports": [{"protocol": "TCP"}]}
+
+
 def test_digest_goes_before_tag() -> None:
     """A digest pins the image, whatever the tag says."""
     digest = f"sha256:{'0' * 64}"
@@ -174,7 +215,8 @@ def test_digest_goes_before_tag() -> None:
     [
         ({}, "--set config.registries.artifacts.registryUrl=http://kind-registry:5000"),
         ({"config": {"registries": {"shared": {"registryUrl": "http://a"}}}}, "config.defaultRegistry"),
-        ({"replicaCount": 2}, "replicaCount"),
+        ({"replicas": 2}, "replicaCount"),
+        ({"replicaCount": "two"}, "replicaCount"),
         ({"image": {"tagg": "x"}}, "tagg"),
         ({"image": {"digest": "abc"}}, "digest"),
         ({"concurrent": 0}, "concurrent"),
@@ -184,7 +226,8 @@ def test_digest_goes_before_tag() -> None:
         ({"config": {"timings": {"resyncInterval": "soon"}}}, "resyncInterval"),
         ({"config": {"timings": {"resyncinterval": "5m"}}}, "resyncinterval"),
         ({"registrySecrets": {"../../etc": "x"}}, "registrySecrets"),
-        ({"networkPolicy": {"enabled": True}}, "networkPolicy.egress"),
+        ({"networkPolicy": {"egress": []}}, "egress"),
+        ({"registrySecrets": {"ca": "x"}, "registryConfigMaps": {"ca": "y"}}, "registryConfigMaps.ca"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
         ({"watch": {"namespaces": "team-a"}}, "namespaces"),
     ],

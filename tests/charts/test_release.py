@@ -56,7 +56,7 @@ def release(cluster: DevCluster) -> Helm:
 
 def of_release(cluster: DevCluster, name: str) -> list[str]:
     """Return all objects of a release by kind, namespace and name; the CRD carries no release's name."""
-    kinds = "clusterrole,clusterrolebinding,role,rolebinding,serviceaccount,configmap,deployment,service"
+    kinds = "clusterrole,clusterrolebinding,role,rolebinding,serviceaccount,configmap,deployment,service,networkpolicy"
     told = cluster.kubectl("get", kinds, "-A", "-o", "json", "-l", f"app.kubernetes.io/instance={name}")
     items = [(item["kind"], item["metadata"]) for item in json.loads(told)["items"]]
     return [f"{kind} {metadata.get('namespace', '')}/{metadata['name']}" for kind, metadata in items]
@@ -84,7 +84,7 @@ def test_life(cluster: DevCluster, api: Api, release: Helm) -> None:
         return found
 
     assert "--concurrent=64" in arguments()
-    release("upgrade", "--set", "concurrent=4,replicas=2")
+    release("upgrade", "--set", "concurrent=4,replicaCount=2")
     assert "--concurrent=4" in arguments()
     release("rollback", "1")
     assert "--concurrent=64" in arguments()
@@ -126,7 +126,7 @@ def test_two_releases_side_by_side(cluster: DevCluster, release: Helm) -> None:
     release("install")
     arguments = ("--namespace", "team-a", "--values", CHART / "ci" / "namespaces-values.yaml")
     helm("install", "second", CHART, *arguments, kubeconfig=cluster.kubeconfig)
-    assert len(of_release(cluster, "second")) == 10
+    assert len(of_release(cluster, "second")) == 11
     helm("uninstall", "second", "--namespace", "team-a", kubeconfig=cluster.kubeconfig)
     assert of_release(cluster, "second") == []
     assert len(of_release(cluster, RELEASE)) > 10
@@ -137,6 +137,8 @@ def test_the_api_server_takes_everything(cluster: DevCluster) -> None:
     """Everything that is rendered for any values file passes strict validation on the server."""
     for values in CI_VALUES:
         rendered = render("--values", values)
+        namespace = only(rendered, "Deployment")["metadata"]["namespace"]
+        cluster.kubectl("create", "namespace", namespace, check=False)
         # kubectl takes each field that the server does not know for an error, and says which.
         told = cluster.kubectl(
             *("apply", "--dry-run=server", "--validate=strict", "-f", "-"), stdin=yaml.safe_dump_all(rendered)

@@ -13,6 +13,10 @@
 {{- end }}
 {{- end }}
 
+{{- define "artifact-repository-controller.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
 {{- define "artifact-repository-controller.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- default (include "artifact-repository-controller.fullname" .) .Values.serviceAccount.name }}
@@ -37,6 +41,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "artifact-repository-controller.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "artifact-repository-controller.image" -}}
@@ -63,18 +70,5 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "artifact-repository-controller.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "artifact-repository-controller.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
-{{- end }}
-
-{{- define "artifact-repository-controller.podSecurityContext" -}}
-runAsNonRoot: true
-seccompProfile:
-  type: RuntimeDefault
-{{- end }}
-
-{{- define "artifact-repository-controller.securityContext" -}}
-allowPrivilegeEscalation: false
-capabilities:
-  drop: [ALL]
-readOnlyRootFilesystem: true
+  namespace: {{ include "artifact-repository-controller.namespace" . }}
 {{- end }}
