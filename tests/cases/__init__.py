@@ -1,0 +1,1 @@
+"""Cases from the field: data, and its models."""
