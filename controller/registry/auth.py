@@ -114,6 +114,7 @@ class Authenticator:
         self._clock = clock
         self._challenge: Challenge | None = None
         self._tokens: dict[Scopes, _Token] = {}
+        self._required: dict[Scopes, Scopes] = {}
 
     async def authorization(self, scopes: Scopes) -> str | None:
         """Return the Authorization header for a request with these scopes; None for none.
@@ -131,11 +132,14 @@ class Authenticator:
             token = await self._new_token(self._challenge, scopes)
         return token.header
 
-    def handle_challenge(self, response: Response, *, operation: str, rejected: str | None) -> None:
+    def handle_challenge(
+        self, response: Response, *, scopes: Scopes = (), operation: str, rejected: str | None
+    ) -> None:
         """Learn from a 401, so that the next :meth:`authorization` may be accepted.
 
         Args:
             response: The response with status 401.
+            scopes: The scopes of the request.
             operation: What was attempted, to follow "cannot".
             rejected: The Authorization header that was sent; its token is not used again.
 
@@ -148,6 +152,9 @@ class Authenticator:
             raise AuthenticationFailed(operation, str(self._endpoint), cause, status=response.status)
         if challenge.scheme == "bearer":
             self._realm(challenge)
+            required = merge_scopes(scopes, challenge.parameters.get("scope", ""))
+            if required != scopes:
+                self._required[scopes] = required
         self._challenge = challenge
         self._tokens = {scopes: token for scopes, token in self._tokens.items() if token.header != rejected}
 
@@ -157,8 +164,10 @@ class Authenticator:
         endpoint, status = str(self._endpoint), response.status
         if challenge is not None and challenge.parameters.get("error") == "insufficient_scope":
             return AccessDenied(operation, endpoint, f"{status} (insufficient scope)", status=status)
-        advice = f"check {self._files.paths[-1]}" if self._files.paths else "configure credentials for it"
-        return AuthenticationFailed(operation, endpoint, describe(response), advice=advice, status=status)
+        return AuthenticationFailed(operation, endpoint, describe(response), advice=self._advice(), status=status)
+
+    def _advice(self) -> str:
+        return f"check {self._files.paths[-1]}" if self._files.paths else "configure credentials for it"
 
     def _realm(self, challenge: Challenge) -> str:
         """Return a token service's URL if it is trusted: the registry must not be able to name an arbitrary host."""
@@ -177,14 +186,14 @@ class Authenticator:
         raise AuthenticationFailed(operation, endpoint, cause, advice="add it to tokenRealms")
 
     async def _new_token(self, challenge: Challenge, scopes: Scopes) -> _Token:
-        query = [("scope", scope) for scope in scopes]
+        query = [("scope", scope) for scope in self._required.get(scopes, scopes)]
         if service := challenge.parameters.get("service"):
             query.insert(0, ("service", service))
         url = with_query(self._realm(challenge), urlencode(query))
         login = self._files.login()
         requested = self._clock()
         response = await self._request_token(url, login.header if login else None)
-        value, lifetime = _read_token(response)
+        value, lifetime = _read_token(response, advice=self._advice())
         # A tenth less than stated: requests take time, and clocks differ.
         token = _Token(f"Bearer {value}", requested + 0.9 * lifetime)
         self._cache(scopes, token)
@@ -195,7 +204,27 @@ class Authenticator:
             now = self._clock()
             alive = [(key, kept) for key, kept in self._tokens.items() if kept.expires > now]
             self._tokens = dict(alive[-MAX_TOKENS // 2 :])
+            self._required = {key: required for key, required in self._required.items() if key in self._tokens}
         self._tokens[scopes] = token
+
+
+def merge_scopes(own: Scopes, challenged: str) -> Scopes:
+    """Return the scopes of a request together with those of the registry's challenge, each resource once.
+
+    A registry may require a scope that its path does not show: Artifactory's lacks the repository key, and Azure
+    requires ``metadata_read`` to list tags.
+
+    Args:
+        own: The scopes of the request.
+        challenged: The challenge's scopes, separated by spaces.
+    """
+    actions: dict[str, dict[str, None]] = {}
+    for scope in (*own, *challenged.split()):
+        resource, _, listed = scope.rpartition(":")
+        actions.setdefault(resource, {}).update(dict.fromkeys(listed.split(",")))
+    return tuple(
+        f"{resource}:{','.join(listed)}" if resource else ",".join(listed) for resource, listed in actions.items()
+    )
 
 
 def _realm_id(realm: str) -> str:
@@ -203,15 +232,20 @@ def _realm_id(realm: str) -> str:
     return f"{Endpoint.of(realm)}{urlsplit(realm).path.rstrip('/')}"
 
 
-def _read_token(response: Response) -> tuple[str, float]:
-    """Return token and lifetime from a token service's response."""
+def _read_token(response: Response, *, advice: str) -> tuple[str, float]:
+    """Return token and lifetime from a token service's response.
+
+    Args:
+        response: The response.
+        advice: What to do where the service rejects the login.
+    """
     operation, service = "get a token", Endpoint.of(response.url)
     if response.status != HTTPStatus.OK:
         error = error_for(response, operation=operation, resource=str(service), endpoint=service)
         # A 404 or 403 of the token service must not pass for the registry's own about a repository.
         if isinstance(error, RegistryUnavailable | ProtocolViolation):
             raise error
-        raise AuthenticationFailed(operation, str(service), describe(response), status=response.status)
+        raise AuthenticationFailed(operation, str(service), describe(response), advice=advice, status=response.status)
     value = parse_object(response.body) or {}
     token = value.get("token") or value.get("access_token")
     if not isinstance(token, str) or not _BEARER_TOKEN.fullmatch(token):

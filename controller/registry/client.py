@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
 from controller.config import RegistryBinding
-from controller.errors import ProtocolViolation
+from controller.errors import ProtocolViolation, RegistryError
 from controller.names import RepositoryPath, validate_reference
-from controller.registry.connection import Connection, Request, RequestObserver, scopes
+from controller.registry.connection import Connection, Request, RequestObserver, pull, push
 from controller.registry.marker import MANIFEST_MEDIA_TYPE
-from controller.registry.responses import Response, next_page, parse_object, printable, resolve
+from controller.registry.responses import Response, next_page, parse_object, printable
 from controller.registry.transport import Timeouts, Transport
 from controller.registry.uploads import Uploads
 
@@ -37,11 +39,18 @@ MAX_MANIFEST: Final = 4 << 20
 """Maximum bytes of a manifest; the limit of registries themselves."""
 
 MAX_TAGS: Final = 1 << 20
-"""Maximum bytes of a page of tags: some registries return all tags at once."""
+"""Maximum bytes of a page of tags: some registries return all tags at once, and the first ones suffice."""
 
 MAX_PAGES: Final = 16
 
 _ACCEPT_MANIFESTS: Final = ", ".join(MANIFEST_MEDIA_TYPES)
+_GENERIC_MEDIA_TYPES: Final = frozenset({"application/json", "application/octet-stream", "text/plain"})
+"""Media types with which some registries serve manifests; the content then shows whether it is one."""
+
+_HEAD_REFUSED: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+_MANIFEST_STORED: Final = (HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
+_CUT_TAGS = re.compile(r'"tags"\s*:\s*\[((?:\s*"[^"\\]*"\s*,)*)')
+_TAG_IN_LIST = re.compile(r'"([^"]*)"')
 _HASHES: Final = frozenset({"sha256", "sha512"})
 
 
@@ -112,6 +121,11 @@ class RegistryClient:
         )
         self._uploads = Uploads(self._connection)
 
+    @property
+    def endpoint(self) -> str:
+        """The registry's URL."""
+        return str(self._connection.endpoint)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._connection.close()
@@ -141,8 +155,9 @@ class RegistryClient:
             url=self._connection.url(path, f"tags/list?n={at_most}"),
             operation=f"list tags of {path}",
             resource=path,
-            scopes=scopes(path),
+            scopes=pull(path),
             max_body=MAX_TAGS,
+            cut=True,
         )
         tags: list[str] = []
         for _ in range(MAX_PAGES):
@@ -151,25 +166,43 @@ class RegistryClient:
             following = next_page(response.headers.get("link"))
             if len(tags) >= at_most or following is None:
                 return tuple(tags[:at_most])
-            url = resolve(following, response=response, operation=request.operation, endpoint=self._connection.endpoint)
+            # Only the query: behind a gateway, the link may name another host, or a path without the gateway's part.
+            query = quote(following.partition("?")[2].partition("#")[0], safe="%=&+/:")
+            url = self._connection.url(path, f"tags/list?{query}")
             request = replace(request, url=url)
         raise self._violation(request, f"more than {MAX_PAGES} pages of tags")
 
     def _tags(self, request: Request, response: Response) -> list[str]:
+        if len(response.body) >= MAX_TAGS:
+            return self._first_tags(request, response.body)
         value = parse_object(response.body)
         tags = None if value is None else value.get("tags") or []  # Distribution writes null for an empty list
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
             raise self._violation(request, "response is not a list of tags")
         return tags
 
+    def _first_tags(self, request: Request, body: bytes) -> list[str]:
+        """Return the tags in the beginning of a list that is too long to be read."""
+        found = _CUT_TAGS.search(body.decode(errors="replace"))
+        tags = _TAG_IN_LIST.findall(found[1]) if found else []
+        if not tags:
+            raise self._violation(request, f"response exceeds {MAX_TAGS} bytes")
+        return tags
+
     async def head_manifest(self, path: RepositoryPath, reference: str) -> ManifestHead:
-        """Return a manifest's headers.
+        """Return a manifest's headers; from a GET, where the registry refuses HEAD.
 
         Raises:
             ResourceNotFound: 404. A HEAD response has no body, so this is less certain than from :meth:`get_manifest`.
         """
         request = self._manifest_request("HEAD", path, reference)
-        response = await self._connection.send(request)
+        try:
+            response = await self._connection.send(request)
+        except RegistryError as error:
+            if error.status not in _HEAD_REFUSED:
+                raise
+            manifest = await self.get_manifest(path, reference)
+            return ManifestHead(manifest.media_type, manifest.digest)
         media_type = self._media_type(request, response)
         return ManifestHead(media_type or None, response.headers.get("docker-content-digest") or None)
 
@@ -183,12 +216,12 @@ class RegistryClient:
         request = self._manifest_request("GET", path, reference)
         response = await self._connection.send(request)
         media_type = self._media_type(request, response)
-        if not media_type and parse_object(response.body) is None:
-            raise self._violation(request, "response is not a manifest")
+        if not media_type:
+            media_type = self._type_of(request, response)
         self._check_digest(request, response.body, reference)
         self._check_digest(request, response.body, response.headers.get("docker-content-digest", ""))
         digest = f"sha256:{hashlib.sha256(response.body).hexdigest()}"
-        return Manifest(response.body, media_type or MANIFEST_MEDIA_TYPE, digest)
+        return Manifest(response.body, media_type, digest)
 
     def _manifest_request(self, method: str, path: RepositoryPath, reference: str) -> Request:
         return Request(
@@ -196,17 +229,27 @@ class RegistryClient:
             url=self._connection.url(path, f"manifests/{validate_reference(reference)}"),
             operation=f"look up {reference} of {path}",
             resource=f"{path}:{reference}",
-            scopes=scopes(path),
+            scopes=pull(path),
             accept=_ACCEPT_MANIFESTS,
             max_body=MAX_MANIFEST,
         )
 
     def _media_type(self, request: Request, response: Response) -> str:
-        """Return a response's media type, empty for none; rejects everything but manifests, for example HTML."""
+        """Return a manifest's media type, empty where the registry states none; rejects for example HTML."""
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type in _GENERIC_MEDIA_TYPES:
+            return ""
         if media_type and media_type not in _ACCEPTED_MEDIA_TYPES:
             raise self._violation(request, f"{response.status} with {printable(media_type)}, not a manifest")
         return media_type
+
+    def _type_of(self, request: Request, response: Response) -> str:
+        """Return the media type that a manifest itself states; an image manifest needs to state none."""
+        manifest = parse_object(response.body)
+        if manifest is None or not _is_manifest(manifest):
+            raise self._violation(request, "response is not a manifest")
+        media_type = manifest.get("mediaType")
+        return media_type if media_type in _ACCEPTED_MEDIA_TYPES else MANIFEST_MEDIA_TYPE
 
     def _check_digest(self, request: Request, content: bytes, claimed: str) -> None:
         """Verify content against a digest; a tag, an empty string or an unknown algorithm is ignored."""
@@ -225,13 +268,16 @@ class RegistryClient:
             url=self._connection.url(path, f"manifests/{validate_reference(reference)}"),
             operation=f"push {reference} to {path}",
             resource=path,
-            scopes=scopes(path),
-            expected=(HTTPStatus.CREATED,),
+            scopes=push(path),
+            expected=_MANIFEST_STORED,
             content=content,
             content_type=media_type,
             once=True,
         )
         response = await self._connection.send(request)
+        if response.status == HTTPStatus.OK and not {"location", "docker-content-digest"} & set(response.headers):
+            # As from any web server.
+            raise self._violation(request, "unexpected status 200 OK", status=response.status)
         self._check_digest(request, content, response.headers.get("docker-content-digest", ""))
 
     async def head_blob(self, path: RepositoryPath, digest: str) -> int:
@@ -248,5 +294,14 @@ class RegistryClient:
         """Add a blob to a repository (see :meth:`controller.registry.uploads.Uploads.put`)."""
         return await self._uploads.put(path, content, digest, mount_from=mount_from)
 
-    def _violation(self, request: Request, cause: str) -> ProtocolViolation:
-        return ProtocolViolation(request.operation, str(self._connection.endpoint), cause)
+    def stop_mounting(self) -> None:
+        """Upload every blob from now on, since the registry did not have one that it had mounted."""
+        self._uploads.stop_mounting()
+
+    def _violation(self, request: Request, cause: str, *, status: int | None = None) -> ProtocolViolation:
+        return ProtocolViolation(request.operation, str(self._connection.endpoint), cause, status=status)
+
+
+def _is_manifest(value: dict[str, Any]) -> bool:
+    """Return whether a JSON object has a part that only manifests have; a web server's own JSON has not."""
+    return "schemaVersion" in value or value.get("mediaType") in _ACCEPTED_MEDIA_TYPES

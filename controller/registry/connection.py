@@ -12,6 +12,7 @@ they cost a third of a request's CPU (docs/architecture.md has the figures).
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,6 +43,9 @@ MAX_LARGE_BODIES: Final = 2
 MAX_REDIRECTS: Final = 3
 _USER_AGENT: Final = f"artifact-repository-controller/{__version__}"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS_OF_WRITES: Final = frozenset({307, 308})
+"""Redirects that keep method and body."""
+
 _READS: Final = frozenset({"GET", "HEAD"})
 
 
@@ -78,6 +82,7 @@ class Request:
         content: The body; None for none.
         content_type: The body's media type.
         max_body: Maximum bytes of a successful response.
+        cut: Cut a longer body, instead of rejecting the response.
         once: Send it at most once, even where the connection breaks before the server can have read it.
     """
 
@@ -91,6 +96,7 @@ class Request:
     content: bytes | None = None
     content_type: str | None = None
     max_body: int = MAX_BODY
+    cut: bool = False
     once: bool = False
 
 
@@ -125,7 +131,7 @@ class Connection:
         self._on_request = on_request
         self._large_bodies = asyncio.Semaphore(MAX_LARGE_BODIES)
         self._trust = Trust(binding_name, binding.tls)
-        self._transport = transport or NetworkTransport(lambda: self._trust.context, timeouts)
+        self._transport = transport or NetworkTransport(self._context, timeouts)
         self._auth = Authenticator(self.endpoint, binding.credentials, self._request_token)
 
     def url(self, path: RepositoryPath, target: str) -> str:
@@ -141,6 +147,10 @@ class Connection:
         """Close all connections."""
         await self._transport.aclose()
 
+    def _context(self, origin: str) -> ssl.SSLContext:
+        """Return the context of TLS connections to a server: ``insecureSkipVerify`` is for the registry alone."""
+        return self._trust.context if Endpoint.of(origin) == self.endpoint else self._trust.verifying_context
+
     async def send(self, request: Request) -> Response:
         """Send a request, authenticated where the registry requires it; return its response.
 
@@ -149,12 +159,14 @@ class Connection:
         """
         response = await self._send_authorized(request)
         redirects = 0
-        while response.status in _REDIRECTS and request.method in _READS:
+        while response.status in _REDIRECTS:
             redirects += 1
             if redirects > MAX_REDIRECTS:
                 raise self._violation(request, f"more than {MAX_REDIRECTS} redirects", status=response.status)
             location = response.headers.get("location")
             url = resolve(location, response=response, operation=request.operation, endpoint=self.endpoint)
+            if request.method not in _READS and response.status not in _REDIRECTS_OF_WRITES:
+                break
             response = await self._send_authorized(replace(request, url=url))
         return self._expected(request, response)
 
@@ -174,7 +186,7 @@ class Connection:
         # Only a 401 is a challenge: some registries send WWW-Authenticate with every response.
         if response.status != HTTPStatus.UNAUTHORIZED:
             return response
-        self._auth.handle_challenge(response, operation=request.operation, rejected=sent)
+        self._auth.handle_challenge(response, scopes=request.scopes, operation=request.operation, rejected=sent)
         better = await self._auth.authorization(request.scopes)
         if better != sent:
             response = await self._exchange(request, better)
@@ -248,7 +260,7 @@ class Connection:
             async for chunk in stream:
                 body += chunk
                 if len(body) > limit:
-                    if failed:
+                    if failed or request.cut:
                         return bytes(body[:limit])
                     raise self._violation(request, f"response exceeds {limit} bytes", status=status)
                 if len(body) > MAX_BODY and not large:
@@ -262,8 +274,13 @@ class Connection:
         return ProtocolViolation(request.operation, str(Endpoint.of(request.url)), cause, status=status)
 
 
-def scopes(path: RepositoryPath) -> Scopes:
-    """Return the scopes of a bearer token for a repository."""
+def pull(path: RepositoryPath) -> Scopes:
+    """Return the scopes of a bearer token for reading a repository."""
+    return (f"repository:{path}:pull",)
+
+
+def push(path: RepositoryPath) -> Scopes:
+    """Return the scopes of a bearer token for writing to a repository."""
     return (f"repository:{path}:pull,push",)
 
 

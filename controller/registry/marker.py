@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 CONFIG_MEDIA_TYPE: Final = "application/vnd.oci.image.config.v1+json"
@@ -63,6 +64,53 @@ MANIFEST: Final = canonical_json(
 """The marker manifest."""
 
 MANIFEST_DIGEST: Final = sha256_digest(MANIFEST)
+
+EMPTY_LAYER: Final = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
+"""An empty tar archive, compressed; the bytes that Docker has used for empty layers since its first manifests."""
+
+EMPTY_LAYER_DIGEST: Final = sha256_digest(EMPTY_LAYER)
+_EMPTY_LAYER_DIFF_ID: Final = sha256_digest(bytes(1024))
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A marker as it is pushed.
+
+    Args:
+        manifest: The manifest.
+        blobs: The blobs that it refers to, by digest.
+    """
+
+    manifest: bytes
+    blobs: Mapping[str, bytes]
+
+
+def _layered() -> Marker:
+    config = canonical_json(
+        {**json.loads(CONFIG), "rootfs": {"diff_ids": [_EMPTY_LAYER_DIFF_ID], "type": "layers"}},
+    )
+    digest = sha256_digest(config)
+    layer = {
+        "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+        "digest": EMPTY_LAYER_DIGEST,
+        "size": len(EMPTY_LAYER),
+    }
+    manifest = {
+        **json.loads(MANIFEST),
+        "config": {"mediaType": CONFIG_MEDIA_TYPE, "digest": digest, "size": len(config)},
+        "layers": [layer],
+    }
+    return Marker(canonical_json(manifest), {digest: config, EMPTY_LAYER_DIGEST: EMPTY_LAYER})
+
+
+PLAIN: Final = Marker(MANIFEST, {CONFIG_DIGEST: CONFIG})
+"""The marker."""
+
+LAYERED: Final = _layered()
+"""The same with one empty layer, for registries that refuse an image without layers.
+
+OCI's empty descriptor as a layer would break podman, skopeo and containerd.
+"""
 
 _MAX_MARKER: Final = 64 << 10
 """Maximum bytes of a marker, including additions by other clients; larger manifests are not parsed."""

@@ -17,25 +17,19 @@ from typing import Any, Final
 from urllib.parse import urljoin
 
 from controller.errors import (
-    AccessDenied,
-    AuthenticationFailed,
     NameRefused,
     ProtocolViolation,
     RegistryError,
-    RegistryReadOnly,
     RegistryUnavailable,
     ResourceNotFound,
 )
 from controller.registry.endpoint import Endpoint
+from controller.registry.refusals import TOO_MANY_REQUESTS, is_not_found, refusal
 
 MAX_RETRY_AFTER: Final = 600.0
 """Maximum ``Retry-After``, in seconds: a registry must not be able to stop its objects for days."""
 
-NAME_UNKNOWN: Final = "NAME_UNKNOWN"
-
-_NOT_FOUND_CODES: Final = frozenset({"BLOB_UNKNOWN", "MANIFEST_UNKNOWN", NAME_UNKNOWN})
 _TEMPORARY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
-_WRITES: Final = frozenset({"POST", "PATCH", "PUT"})
 
 _MAX_SHOWN: Final = 200
 """Maximum characters of a registry's text in a message."""
@@ -53,6 +47,9 @@ _REDUNDANT: Final = frozenset(
     }
 )
 """The standard messages of error codes, which say no more than the code: left out to keep causes short."""
+
+_TEXT_KEYS: Final = ("message", "details", "detail", "error_description", "error")
+"""Keys of an explanation in error bodies of token services and gateways."""
 
 _MAX_JSON: Final = 1 << 20
 """Maximum bytes of JSON that are parsed: in memory they may take twenty times as much."""
@@ -113,9 +110,9 @@ def _errors(body: bytes) -> list[tuple[str, str]] | None:
     found = []
     for entry in entries[:10]:
         code = entry.get("code") if isinstance(entry, dict) else None
-        if isinstance(code, str) and _CODE.fullmatch(code):
+        if isinstance(code, str) and _CODE.fullmatch(code.upper()):
             message = entry.get("message")
-            found.append((code, message if isinstance(message, str) else ""))
+            found.append((code.upper(), message if isinstance(message, str) else ""))
     return found or None
 
 
@@ -126,6 +123,8 @@ def describe(response: Response) -> str:
         detail = "; ".join(
             code if not message or message in _REDUNDANT else f"{code}: {message}" for code, message in errors
         )
+    elif said := _said(response.body):
+        detail = said
     elif response.headers.get("content-type", "").startswith("text/plain"):
         detail = response.body[: 4 * _MAX_SHOWN].decode(errors="replace").strip()
     else:
@@ -133,6 +132,13 @@ def describe(response: Response) -> str:
     if detail:
         return f"{response.status} ({printable(detail)})"
     return f"{response.status} {_phrase(response.status)}".rstrip()
+
+
+def _said(body: bytes) -> str | None:
+    """Return what a JSON body of another form than the specification's says."""
+    value = parse_object(body) or {}
+    texts = (value.get(key) for key in _TEXT_KEYS)
+    return next((text for text in texts if isinstance(text, str) and text), None)
 
 
 def _phrase(status: int) -> str:
@@ -152,47 +158,20 @@ def error_for(response: Response, *, operation: str, resource: str, endpoint: En
         endpoint: The server.
     """
     status = response.status
-    codes = error_codes(response.body)
-    known = codes or ()
+    known = error_codes(response.body) or ()
     server, cause = str(endpoint), describe(response)
     # The order matters: a temporary failure is never read as "not found", whatever its body says.
-    if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or TOO_MANY_REQUESTS in known:
         wait = parse_retry_after(response.headers.get("retry-after"), now=datetime.now(UTC))
         return RegistryUnavailable(operation, server, cause, status=status, retry_after=wait, codes=known)
     if status < HTTPStatus.BAD_REQUEST:
         return ProtocolViolation(operation, server, f"unexpected status {cause}", status=status)
-    if _is_not_found(response, codes):
+    if is_not_found(response.method, status, known):
         return ResourceNotFound(resource, endpoint=server, status=status, codes=known)
-    class_, advice = _rejection(response, known)
+    class_, advice = refusal(response.method, status, known, cause)
     if class_ is NameRefused and not known:
         cause = f"{status} (name rejected)"
     return class_(operation, server, cause, advice=advice, status=status, codes=known)
-
-
-def _is_not_found(response: Response, codes: tuple[str, ...] | None) -> bool:
-    """Return whether a 4xx is a definite not-found. A write's never is: that would be a reason to create."""
-    if response.method in _WRITES or response.status == HTTPStatus.UNAUTHORIZED:
-        return False
-    if codes is None:
-        return response.status == HTTPStatus.NOT_FOUND
-    return not _NOT_FOUND_CODES.isdisjoint(codes)
-
-
-def _rejection(response: Response, codes: tuple[str, ...]) -> tuple[type[RegistryError], str | None]:
-    """Return the error class of a rejected request, and advice where the class alone does not imply it."""
-    status = response.status
-    if status == HTTPStatus.UNAUTHORIZED:
-        return AuthenticationFailed, None
-    if response.method in _WRITES and status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return RegistryReadOnly, None
-    if "NAME_INVALID" in codes:
-        return NameRefused, "choose another repositoryName"
-    if response.method == "POST" and status == HTTPStatus.NOT_FOUND:
-        # With an error code, the registry does not create repositories on a push; without, it has no such route.
-        return NameRefused, "create the repository there" if codes else None
-    if status == HTTPStatus.FORBIDDEN or "DENIED" in codes:
-        return AccessDenied, None
-    return RegistryError, None
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
@@ -252,8 +231,8 @@ def resolve(target: str | None, *, response: Response, operation: str, endpoint:
             operation,
             server,
             f"points to {printable(str(other))}",
-            # Distribution sends absolute URLs with http.host.
-            advice="unset its http.host, or use that URL as registryUrl",
+            # Distribution builds absolute URLs from http.host, or from a reverse proxy's headers.
+            advice="fix its http.host or its proxy's Host/X-Forwarded-Proto, or use that URL as registryUrl",
             status=status,
         )
     return endpoint.url(url)

@@ -24,6 +24,7 @@ _CAUSES: Final = {
 """Causes by OpenSSL's numbers (X509_V_ERR_…)."""
 
 _UNKNOWN_CA: Final = frozenset({18, 19, 20, 21})
+_WRONG_NAME: Final = frozenset({62, 64})
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +57,24 @@ class Trust:
     @cached_property
     def context(self) -> ssl.SSLContext:
         """Context of TLS connections. Created at first use: it is slow, and http:// does not need it."""
+        if not self._tls.insecure_skip_verify:
+            return self.verifying_context
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    @cached_property
+    def verifying_context(self) -> ssl.SSLContext:
+        """The same, but never without verification: for a token service on another endpoint.
+
+        Python 3.13 verifies strictly by default: it rejects certificates without key identifiers, as older versions
+        of openssl create them, which containerd and curl accept. It also trusts an intermediate or server certificate
+        in the CA bundle, as they do.
+        """
         context = ssl.create_default_context(cafile=self._ca_file)
-        if self._tls.insecure_skip_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return context
 
     def refresh(self) -> None:
@@ -77,6 +92,8 @@ class Trust:
     def explain(self, error: ssl.SSLCertVerificationError) -> tuple[str, str | None]:
         """Return why a certificate was rejected, and what to do where that is known."""
         cause = _CAUSES.get(error.verify_code, f"certificate rejected ({error.verify_message})")
+        if error.verify_code in _WRONG_NAME:
+            return cause, "its subjectAltName must name the host of registryUrl"
         if error.verify_code not in _UNKNOWN_CA:
             return cause, None
         return cause, "add its CA to tls.caFile" if self._ca_file else "set tls.caFile to its CA"

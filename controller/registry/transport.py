@@ -47,11 +47,11 @@ class NetworkTransport(httpx.AsyncBaseTransport):
     have the same timeouts, and errors are diagnosed where they are caught.
 
     Args:
-        trust: Returns the context of TLS connections.
+        trust: Returns the context of TLS connections to a server, given its origin.
         timeouts: Timeouts of each request.
     """
 
-    def __init__(self, trust: Callable[[], ssl.SSLContext], timeouts: Timeouts) -> None:
+    def __init__(self, trust: Callable[[str], ssl.SSLContext], timeouts: Timeouts) -> None:
         self._trust = trust
         self._timeout = aiohttp.ClientTimeout(
             connect=timeouts.pool, sock_connect=timeouts.connect, sock_read=timeouts.read
@@ -69,7 +69,7 @@ class NetworkTransport(httpx.AsyncBaseTransport):
             data=request.stream if isinstance(request.stream, OneShotStream) else request.content or None,
             allow_redirects=False,
             timeout=self._timeout,
-            ssl=self._trust() if request.url.scheme == "https" else True,
+            ssl=self._trust(_origin(request)) if request.url.scheme == "https" else True,
         )
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Incoming(response))
 
@@ -109,7 +109,11 @@ class _Incoming(httpx.AsyncByteStream):
 
 def _address(request: httpx.Request) -> str:
     target: bytes = request.extensions["target"]
-    return f"{request.url.scheme}://{request.url.netloc.decode()}{target.decode()}"
+    return f"{_origin(request)}{target.decode()}"
+
+
+def _origin(request: httpx.Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc.decode()}"
 
 
 class _SynchronisedRequest(aiohttp.ClientRequest):

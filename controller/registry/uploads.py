@@ -16,15 +16,22 @@ from urllib.parse import urlencode
 from controller.errors import (
     AccessDenied,
     AuthenticationFailed,
-    NameRefused,
+    ProtocolViolation,
     RegistryError,
     RegistryUnavailable,
-    ResourceNotFound,
 )
 from controller.names import RepositoryPath, validate_digest
-from controller.registry.connection import Connection, Request, scopes
+from controller.registry.connection import Connection, Request, pull, push
+from controller.registry.refusals import SESSION_LOST
 from controller.registry.responses import Response, resolve, with_query
 
+_OPENED: Final = (HTTPStatus.ACCEPTED, HTTPStatus.CREATED)
+_RECEIVED: Final = (HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT, HTTPStatus.CREATED, HTTPStatus.OK)
+_STORED: Final = (HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
+"""Statuses of a successful upload. Docker's first description of the protocol had 204 for a PATCH, and some registries
+acknowledge the blob with another one than 201; the manifest's PUT shows whether they have it."""
+
+_REFUSALS_WITH_5XX: Final = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.NOT_IMPLEMENTED})
 _OCTETS: Final = "application/octet-stream"
 
 _log = logging.getLogger(__name__)
@@ -46,7 +53,7 @@ class _Reuse(Enum):
     """A mount was ignored. The registry may have one blob store for all repositories: check for the blob first."""
 
     UPLOAD = auto()
-    """Neither worked: upload it."""
+    """Mounts are ignored or refused: upload it."""
 
 
 class Uploads:
@@ -73,7 +80,7 @@ class Uploads:
                 url=self._connection.url(path, f"blobs/{validate_digest(digest)}"),
                 operation=f"look up blob {digest} of {path}",
                 resource=f"{path}@{digest}",
-                scopes=scopes(path),
+                scopes=pull(path),
                 accept=_OCTETS,
             )
         )
@@ -97,26 +104,30 @@ class Uploads:
             return await self._upload(path, blob)
         checked = self._reuse is _Reuse.CHECK
         if checked:
-            with contextlib.suppress(ResourceNotFound):
+            with contextlib.suppress(RegistryError):
                 await self.head(path, digest)
                 return 1
         return checked + await self._mount_or_upload(path, blob, mount_from, checked=checked)
 
+    def stop_mounting(self) -> None:
+        """Upload every blob from now on."""
+        self._reuse = _Reuse.UPLOAD
+
     async def _mount_or_upload(
         self, path: RepositoryPath, blob: _Blob, source: RepositoryPath, *, checked: bool
     ) -> int:
+        """Mount a blob; upload it where the registry refuses for whatever reason, as it then can show the real one."""
         try:
             response = await self._connection.send(self._mount_request(path, blob, source))
-        except (AuthenticationFailed, AccessDenied) as error:
-            # No right to read the other repository. An upload does not need it, and another attempt costs a request.
-            _log.debug("Mounts are not attempted again: %s", error)
-            self._reuse = _Reuse.UPLOAD
-            return 1 + await self._upload(path, blob)
-        except NameRefused as error:
-            if not error.codes:
+        except RegistryError as error:
+            if not _is_refusal(error):
                 raise
-            # An unknown name: the source's, which may be gone, or the target's. The upload will show which.
-            return 1 + await self._upload(path, blob)
+            requests = 1 + await self._upload(path, blob)
+            # The source may be gone: that alone does not show that mounts are refused.
+            is_first = error.status == HTTPStatus.NOT_FOUND and self._reuse is _Reuse.MOUNT
+            self._reuse = _Reuse.CHECK if is_first else _Reuse.UPLOAD
+            _log.debug("A mount was refused: %s", error)
+            return requests
         if response.status == HTTPStatus.CREATED:
             self._reuse = _Reuse.MOUNT
             return 1
@@ -137,7 +148,7 @@ class Uploads:
             url=self._connection.url(path, f"blobs/uploads/?{query}"),
             operation=f"mount a blob into {path}",
             resource=path,
-            scopes=(*scopes(path), f"repository:{source}:pull"),
+            scopes=(*push(path), *pull(source)),
             expected=(HTTPStatus.CREATED, HTTPStatus.ACCEPTED),
         )
 
@@ -151,39 +162,49 @@ class Uploads:
                 url=self._connection.url(path, "blobs/uploads/"),
                 operation=f"push a blob to {path}",
                 resource=path,
-                scopes=scopes(path),
-                expected=(HTTPStatus.ACCEPTED,),
+                scopes=push(path),
+                expected=_OPENED,
             )
         )
 
     async def _finish_upload(self, path: RepositoryPath, blob: _Blob, session: Response) -> int:
-        """Upload a blob to a session that was just opened; return the number of requests, including the opening one."""
+        """Upload a blob to a session that was just opened; return the number of requests, including the opening one.
+
+        A refused PUT is followed by one more attempt in a new session, by PATCH and PUT: some registries require that
+        (Artifactory, the crate container-registry), and a session may have been lost. A real failure fails again.
+        """
         if self._requires_patch:
             return await self._upload_by_patch(path, blob, session)
         try:
             await self._commit(path, blob, session, content=blob.content)
-        except RegistryUnavailable as error:
-            if error.status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        except RegistryError as error:
+            if not _is_refusal(error) or isinstance(error, AuthenticationFailed | AccessDenied):
                 raise
-            # The crate container-registry fails like this, as it requires a PATCH. A real failure fails again.
             requests = 2 + await self._upload_by_patch(path, blob, await self._open_session(path))
-            self._requires_patch = True
+            self._requires_patch = SESSION_LOST.isdisjoint(error.codes)
             return requests
         return 2
 
     async def _upload_by_patch(self, path: RepositoryPath, blob: _Blob, session: Response) -> int:
-        patch = self._session_request("PATCH", path, session, blob.content, expected=HTTPStatus.ACCEPTED)
-        await self._commit(path, blob, await self._connection.send(patch), content=b"")
+        patch = self._session_request("PATCH", path, session, blob.content, expected=_RECEIVED)
+        patched = await self._connection.send(patch)
+        # Without a new Location, the session stays where it was.
+        await self._commit(path, blob, patched if patched.headers.get("location") else session, content=b"")
         return 3
 
     async def _commit(self, path: RepositoryPath, blob: _Blob, session: Response, *, content: bytes) -> None:
         query = f"digest={blob.digest}"
-        await self._connection.send(
-            self._session_request("PUT", path, session, content, query=query, expected=HTTPStatus.CREATED)
-        )
+        await self._connection.send(self._session_request("PUT", path, session, content, query=query, expected=_STORED))
 
     def _session_request(
-        self, method: str, path: RepositoryPath, session: Response, content: bytes, *, expected: int, query: str = ""
+        self,
+        method: str,
+        path: RepositoryPath,
+        session: Response,
+        content: bytes,
+        *,
+        expected: tuple[int, ...],
+        query: str = "",
     ) -> Request:
         operation = f"push a blob to {path}"
         location = session.headers.get("location")
@@ -194,8 +215,18 @@ class Uploads:
             url=with_query(url, query) if query else url,
             operation=operation,
             resource=path,
-            scopes=scopes(path),
-            expected=(expected,),
+            scopes=push(path),
+            expected=expected,
             content=content,
             content_type=_OCTETS,
         )
+
+
+def _is_refusal(error: RegistryError) -> bool:
+    """Return whether a registry refused a request in this form, so that another form may work.
+
+    No response, 429, 502 or 503 mean "not now" instead. Some registries refuse with 500.
+    """
+    if isinstance(error, RegistryUnavailable):
+        return error.status in _REFUSALS_WITH_5XX
+    return error.status is not None and not isinstance(error, ProtocolViolation)

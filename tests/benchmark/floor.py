@@ -39,7 +39,7 @@ class Floor:
     def __init__(self, registry: str, api: str, session: aiohttp.ClientSession) -> None:
         self._registry, self._api, self._session = registry, api, session
         self._origin = httpx.URL(registry)
-        self._transport = NetworkTransport(ssl.create_default_context, Timeouts())
+        self._transport = NetworkTransport(lambda _: ssl.create_default_context(), Timeouts())
         self._mount_from = ""
 
     async def run(self, do: Callable[[Any], Awaitable[None]], at_once: int) -> None:

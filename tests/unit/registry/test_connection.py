@@ -218,7 +218,7 @@ async def test_token_is_used_until_rejected(login: dict[str, object]) -> None:
         await client.get_manifest(RepositoryPath("a/b"), "latest")
     assert fake.tokens == 2
     assert fake.requests[1].headers["authorization"] == Login("robot", "s3cr3t").header
-    assert dict(fake.requests[1].url.params) == {"scope": "repository:a/b:pull,push"}
+    assert dict(fake.requests[1].url.params) == {"scope": "repository:a/b:pull"}
 
 
 async def test_insufficient_token_does_not_loop(login: dict[str, object]) -> None:

@@ -213,8 +213,8 @@ async def test_unclear_response_creates_nothing(
                 return respond(request)
 
             override(fake, spoil)
-            if spoilt == "HEAD" and known is None:
-                continue  # not sent
+            if spoilt == "HEAD" and (known is None or status == 403):
+                continue  # not sent, or followed by a GET
             with pytest.raises(expected) as raised:
                 await registry.ensure_repository("web", known_origin=known)
             assert type(raised.value) is expected
@@ -494,3 +494,91 @@ async def test_frozen_process_reads_again(fake: FakeRegistry, registry: LocalArt
     assert (ensured.origin, ensured.created) == (Origin.ADOPTED, False)
     repository = fake.repositories["artifacts/web"]
     assert repository.manifests[repository.tags["latest"]] == IMAGE
+
+
+class TestRegistriesThatDiffer:
+    """Behaviour of other registries for which a case of the contract suite says too little."""
+
+    @pytest.mark.parametrize("status", [403, 405, 501])
+    async def test_refused_head_becomes_a_get(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry, status: int
+    ) -> None:
+        """Where HEAD is refused, one GET verifies, and a missing repository is still created."""
+        store(fake, "artifacts/web", latest=IMAGE)
+        override(fake, lambda request: httpx.Response(status) if request.method == "HEAD" else None)
+        assert not (await registry.ensure_repository("web", known_origin=Origin.ADOPTED)).created
+        assert [request.method for request in fake.requests] == ["HEAD", "GET"]
+        assert (await registry.ensure_repository("api", known_origin=Origin.ADOPTED)).origin is Origin.ADOPTED
+        assert await registry.head_manifest("artifacts/web", "latest") is not None
+
+    async def test_missing_right_to_list_is_named(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """Without the right to list tags, a missing ``latest`` does not mean that there is no repository."""
+        store(fake, "artifacts/web", v1=IMAGE)
+        override(fake, lambda request: httpx.Response(403) if request.url.path.endswith("/list") else None)
+        with pytest.raises(AccessDenied) as raised:
+            await registry.ensure_repository("web")
+        assert raised.value.advice == "allow the operator to list tags"
+        assert writes(fake) == []
+
+    async def test_layered_marker_is_learned(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """After one refusal of an image without layers, both blobs of the other marker are mounted."""
+
+        def refuse(request: httpx.Request) -> httpx.Response | None:
+            if request.url.path.endswith("/manifests/latest") and request.content == marker.MANIFEST:
+                return httpx.Response(400, json={"errors": [{"code": "MANIFEST_INVALID"}]})
+            return None
+
+        override(fake, refuse)
+        assert (await registry.ensure_repository("web")).created
+        fake.requests.clear()
+        assert (await registry.ensure_repository("api")).created
+        assert [request.method for request in fake.requests] == ["GET", "POST", "POST", "PUT"]
+        assert (await registry.ensure_repository("api")).origin is Origin.CREATED
+
+    async def test_image_pushed_during_the_second_attempt_survives(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry
+    ) -> None:
+        """Before a second marker is pushed, the repository is inspected again."""
+
+        def refuse(request: httpx.Request) -> httpx.Response | None:
+            if request.method == "PUT" and request.url.path.endswith("/manifests/latest"):
+                store(fake, "artifacts/web", latest=IMAGE)
+                return httpx.Response(400, json={"errors": [{"code": "MANIFEST_INVALID"}]})
+            return None
+
+        override(fake, refuse)
+        ensured = await registry.ensure_repository("web")
+        assert (ensured.origin, ensured.created) == (Origin.ADOPTED, False)
+        assert fake.repositories["artifacts/web"].tags == {"latest": marker.sha256_digest(IMAGE.content)}
+
+    async def test_vanished_repository_is_uploaded(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """Nothing is mounted for a repository that existed before, and its marker is read back."""
+        await registry.ensure_repository("web")
+        fake.requests.clear()
+        assert (await registry.ensure_repository("api", known_origin=Origin.CREATED)).created
+        methods = [request.method for request in fake.requests]
+        assert methods == ["HEAD", "GET", "POST", "PUT", "PUT", "HEAD"]
+        assert all(b"mount=" not in request.url.query for request in fake.requests)
+
+    async def test_unserved_marker_is_replaced(
+        self, fake: FakeRegistry, registry: LocalArtifactRegistry, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A marker that is accepted but not served is replaced by another one, which is no re-creation."""
+
+        def hide(request: httpx.Request) -> httpx.Response | None:
+            latest = fake.repositories.get("artifacts/web", FakeRepository()).tags.get("latest")
+            hidden = latest == marker.MANIFEST_DIGEST and request.method in ("GET", "HEAD")
+            return httpx.Response(404) if hidden else None
+
+        override(fake, hide)
+        ensured = await registry.ensure_repository("web", known_origin=Origin.CREATED)
+        assert (ensured.origin, ensured.created) == (Origin.CREATED, False)
+        assert "restart it after a garbage collection" in caplog.text
+        assert not (await registry.ensure_repository("web", known_origin=Origin.CREATED)).created
+
+    async def test_registry_that_serves_no_marker(self, fake: FakeRegistry, registry: LocalArtifactRegistry) -> None:
+        """If the other marker is not served, either, that is the error."""
+        override(fake, lambda request: httpx.Response(404) if request.method in ("GET", "HEAD") else None)
+        with pytest.raises(ProtocolViolation, match="accepted, but not served") as raised:
+            await registry.ensure_repository("web", known_origin=Origin.CREATED)
+        assert "restart the registry" in str(raised.value.advice)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import tarfile
 
 import pytest
 
@@ -86,3 +89,17 @@ def test_is_marker(manifest: bytes | dict[str, object]) -> None:
 def test_is_not_a_marker(manifest: bytes | dict[str, object]) -> None:
     """Images and garbage are not markers, and none of them raises."""
     assert not marker.is_marker(manifest)
+
+
+def test_layered_marker() -> None:
+    """The marker for registries that refuse an image without layers has one empty layer, and is a marker, too."""
+    manifest = json.loads(marker.LAYERED.manifest)
+    [layer] = manifest["layers"]
+    config = json.loads(marker.LAYERED.blobs[manifest["config"]["digest"]])
+    archive = gzip.decompress(marker.LAYERED.blobs[layer["digest"]])
+    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+        assert members.getnames() == []
+    assert config["rootfs"]["diff_ids"] == [marker.sha256_digest(archive)]
+    assert layer["size"] == len(marker.LAYERED.blobs[layer["digest"]])
+    assert config["config"]["Entrypoint"] == [marker.EXPLANATION]
+    assert marker.is_marker(marker.LAYERED.manifest)

@@ -80,6 +80,13 @@ def error(got: Response) -> RegistryError:
         (404, b"404 page not found\n", ResourceNotFound),
         (404, b"<html>not found</html>", ResourceNotFound),
         (404, {"errors": []}, ResourceNotFound),
+        (404, errors("NOT_FOUND"), ResourceNotFound),
+        (404, errors("TAG_EXPIRED"), ResourceNotFound),
+        (404, {"errors": [{"status": 404, "message": "Not Found"}]}, ResourceNotFound),
+        (404, errors("NOT_FOUND", "DENIED"), AccessDenied),
+        (404, errors("MANIFEST_UNKNOWN", "UNAUTHORIZED"), AccessDenied),
+        (404, errors("denied"), AccessDenied),
+        (404, errors("TOOMANYREQUESTS"), RegistryUnavailable),
         (404, errors("NAME_INVALID"), NameRefused),
         (400, errors("NAME_INVALID"), NameRefused),
         (404, errors("UNSUPPORTED"), RegistryError),
@@ -118,6 +125,9 @@ def test_error_of_a_read(status: int, body: object, expected: type[RegistryError
         ("POST", 404, errors("NAME_UNKNOWN"), NameRefused),
         ("PUT", 400, errors("NAME_INVALID"), NameRefused),
         ("PUT", 404, errors("NAME_UNKNOWN"), RegistryError),
+        ("POST", 400, errors("UNSUPPORTED"), RegistryReadOnly),
+        ("PUT", 400, errors("UNSUPPORTED"), RegistryError),
+        ("POST", 404, errors("DENIED"), AccessDenied),
         ("PUT", 404, errors("BLOB_UPLOAD_UNKNOWN"), RegistryError),
         ("PUT", 400, errors("MANIFEST_BLOB_UNKNOWN"), RegistryError),
         ("PATCH", 404, b"", RegistryError),
@@ -157,7 +167,7 @@ def test_message_cannot_forge_lines() -> None:
     ("body", "codes"),
     [
         (errors("DENIED", "NAME_UNKNOWN"), ("DENIED", "NAME_UNKNOWN")),
-        ({"errors": [{"code": "DENIED"}, {"code": 7}, "x", {"code": "lower"}]}, ("DENIED",)),
+        ({"errors": [{"code": "DENIED"}, {"code": 7}, "x", {"code": "lower"}]}, ("DENIED", "LOWER")),
         ({"errors": [{"code": "A" * 100}]}, None),
         ({"errors": {"code": "DENIED"}}, None),
         ([], None),
@@ -280,7 +290,9 @@ def test_foreign_location_has_advice() -> None:
     """The usual cause of a foreign Location is a setting of Distribution: the advice names it."""
     with pytest.raises(ProtocolViolation, match="points to http://other:5000") as raised:
         resolve("http://other:5000/u", response=response(202), operation="push", endpoint=REGISTRY)
-    assert raised.value.advice == "unset its http.host, or use that URL as registryUrl"
+    assert raised.value.advice == (
+        "fix its http.host or its proxy's Host/X-Forwarded-Proto, or use that URL as registryUrl"
+    )
 
 
 @given(st.text(max_size=60))
