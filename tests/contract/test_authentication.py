@@ -141,16 +141,20 @@ class TestToken:
     async def test_create_and_verify_with_tokens(
         self, tokens: TokenService, wire: WireTap, open_registry: OpenWith, name: str
     ) -> None:
-        """Scopes cover the repository and the mount's source; a cached token is reused."""
+        """Reads need the right to pull only, a mount that for its source, too; a cached token is reused."""
         async with open_registry(tokens, wire) as registry:
             assert (await registry.ensure_repository(name)).created
-            own = f"repository:artifacts/{name}:pull,push"
-            assert tokens.scopes == [[own]]
+            own = f"repository:artifacts/{name}"
+            assert tokens.scopes == [[f"{own}:pull"], [f"{own}:pull,push"]]
             tokens.scopes.clear()
             mark = len(wire.requests)
             assert (await registry.ensure_repository(f"{name}-2")).created
-            second = f"repository:artifacts/{name}-2:pull,push"
-            assert tokens.scopes == [[second], [second, f"repository:artifacts/{name}:pull"]]
+            second = f"repository:artifacts/{name}-2"
+            assert tokens.scopes == [
+                [f"{second}:pull"],
+                [f"{second}:pull,push", f"{own}:pull"],
+                [f"{second}:pull,push"],
+            ]
             assert len(wire.requests) - mark == 3
             tokens.scopes.clear()
             await registry.ensure_repository(name, known_origin=Origin.CREATED)
@@ -193,10 +197,12 @@ class TestToken:
         self, tokens: TokenService, wire: WireTap, open_registry: OpenWith, name: str
     ) -> None:
         """If the mount's source may not be read, the blob is uploaded; this is learned once."""
-        tokens.grant = lambda _, actions: actions if actions != ["pull"] else []
+        created: set[str] = set()
+        tokens.grant = lambda path, actions: [] if path in created and actions == ["pull"] else actions
         async with open_registry(tokens, wire) as registry:
             for number in range(4):
                 assert (await registry.ensure_repository(f"{name}-{number}")).created
+                created.add(f"artifacts/{name}-{number}")
         assert sum("mount=" in request for request in wire.requests) <= 2
 
 

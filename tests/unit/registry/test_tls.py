@@ -8,13 +8,17 @@ the same, without tls.caFile             TLSVerificationFailed: unknown CA; set 
 signed by another CA                     TLSVerificationFailed: unknown CA; add it to tls.caFile
 expired, or not valid yet                TLSVerificationFailed
 for another host name or address         TLSVerificationFailed
-any, with insecureSkipVerify             trusted, with a warning at start
+any, with insecureSkipVerify             trusted, with a warning at start; not for a token service elsewhere
+without key identifiers                  trusted on every Python, as by curl and containerd
+without subjectAltName                   by its common name if that is a host name, not an address; with advice
+itself in tls.caFile                     trusted
 =======================================  ======================================================
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -22,12 +26,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from controller.config import TLS, RegistryBinding
+from controller.config import TLS, Credentials, RegistryBinding
 from controller.errors import BindingConfigInvalid, ProtocolViolation, RegistryUnavailable, TLSVerificationFailed
+from controller.names import RepositoryPath
 from controller.registry.client import RegistryClient
 from tests.fakes.raw_server import RawServer, Writer, raw_server
 
@@ -55,6 +65,50 @@ def server_context(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
+
+
+def home_made(ca: trustme.CA, directory: Path, *, names: list[x509.GeneralName]) -> tuple[Path, Path]:
+    """Return a certificate for the common name localhost, without key identifiers, as openssl 1.1 makes them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+    authority_key = load_pem_private_key(ca.private_key_pem.bytes(), password=None)
+    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    certificate = builder.sign(authority_key, hashes.SHA256())
+    paths = directory / "server.crt", directory / "server.key"
+    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+def context_of(paths: tuple[Path, Path]) -> ssl.SSLContext:
+    """Return a server's context with a certificate and key from files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*paths)
+    return context
+
+
+@pytest.fixture
+def strict_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts verify as strictly as by default in Python 3.13."""
+    create = ssl.create_default_context
+
+    def create_strict(*args: Any, **options: Any) -> ssl.SSLContext:
+        context = create(*args, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", create_strict)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +206,51 @@ async def test_insecure_skip_verify(caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
             await ping(server.url, TLS(insecure_skip_verify=True))
     assert "accepts any TLS certificate" in caplog.text
+
+
+async def test_insecure_skip_verify_is_for_the_registry_alone(ca: trustme.CA) -> None:
+    """A token service on another endpoint is verified: it receives the credentials."""
+    async with served(server_context(ca)) as service:
+
+        async def respond(_: str, writer: Writer) -> None:
+            await writer.respond("401 Unauthorized", WWW_Authenticate=f'Bearer realm="{service.url}/token"')
+
+        async with raw_server(respond, tls=server_context(ca)) as server:
+            binding = RegistryBinding(
+                registry_url=server.url,
+                tls=TLS(insecure_skip_verify=True),
+                credentials=Credentials(token_realms=(f"{service.url}/token",)),
+            )
+            client = RegistryClient("test", binding)
+            with pytest.raises(TLSVerificationFailed, match="cannot get a token"):
+                await client.get_manifest(RepositoryPath("a/b"), "latest")
+            await client.close()
+        assert service.heads == []
+
+
+@pytest.mark.usefixtures("strict_python")
+async def test_certificate_without_key_identifiers(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+    """A certificate without key identifiers, as home-made ones are, is trusted on every Python."""
+    names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    async with served(context_of(home_made(ca, tmp_path, names=names))) as server:
+        await ping(server.url, TLS(ca_file=ca_file))
+
+
+async def test_certificate_with_common_name_only(ca: trustme.CA, ca_file: Path, tmp_path: Path) -> None:
+    """The common name is sufficient for a host name; otherwise the advice names subjectAltName."""
+    async with served(context_of(home_made(ca, tmp_path, names=[]))) as server:
+        await ping(server.url.replace("127.0.0.1", "localhost"), TLS(ca_file=ca_file))
+        with pytest.raises(TLSVerificationFailed) as raised:
+            await ping(server.url, TLS(ca_file=ca_file))
+        assert raised.value.advice == "its subjectAltName must name the host of registryUrl"
+
+
+async def test_ca_file_with_the_certificate_itself(ca: trustme.CA, tmp_path: Path) -> None:
+    """As with curl and containerd, tls.caFile may contain the server's certificate instead of its CA's."""
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    paths = home_made(ca, tmp_path, names=names)
+    async with served(context_of(paths)) as server:
+        await ping(server.url.replace("127.0.0.1", "localhost"), TLS(ca_file=paths[0]))
 
 
 async def test_https_to_a_plain_registry() -> None:
