@@ -37,17 +37,12 @@ BINDING: Final = "artifacts"
 FAILING: Final = frozenset(
     {
         "advertised-0.0.0.0",
-        "certificate-with-common-name-only",
-        "certificate-without-authority-key-identifier",
-        "distribution2-collected-while-it-runs",
         "docker-config-identitytoken",
         "docker-config-with-credsstore",
         "one-tag-fails-with-500",
         "reference-longer-than-255",
         "reference-to-a-host-of-one-word",
-        "replicas-without-one-secret",
         "status-restored-from-another-cluster",
-        "two-clusters-one-registry",
     }
 )
 """Cases that are known to fail."""
