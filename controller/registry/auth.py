@@ -146,17 +146,34 @@ class Authenticator:
         Raises:
             AuthenticationFailed: The registry requires a scheme or a token service that cannot be used.
         """
-        challenge = choose_challenge(response.headers.get("www-authenticate", ""))
+        challenge = self._choose(response.headers.get("www-authenticate", ""))
         if challenge is None:
             cause = "401, but offers neither Basic nor Bearer"
             raise AuthenticationFailed(operation, str(self._endpoint), cause, status=response.status)
         if challenge.scheme == "bearer":
-            self._realm(challenge)
             required = merge_scopes(scopes, challenge.parameters.get("scope", ""))
             if required != scopes:
                 self._required[scopes] = required
         self._challenge = challenge
         self._tokens = {scopes: token for scopes, token in self._tokens.items() if token.header != rejected}
+
+    def _choose(self, header: str) -> Challenge | None:
+        """Return the challenge to respond to: basic instead of a token service that is not trusted.
+
+        Raises:
+            AuthenticationFailed: The token service is not trusted, and there is no other scheme.
+        """
+        challenge = choose_challenge(header)
+        if challenge is None or challenge.scheme != "bearer":
+            return challenge
+        try:
+            self._realm(challenge)
+        except AuthenticationFailed:
+            basic = [other for other in parse_challenges(header) if other.scheme == "basic"]
+            if not basic:
+                raise
+            return basic[0]
+        return challenge
 
     def rejection(self, response: Response, *, operation: str) -> RegistryError:
         """Return the error for a 401 to a request with the best available credentials."""

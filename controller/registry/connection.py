@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import AsyncIterable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from http import HTTPStatus
@@ -28,6 +30,7 @@ from controller.config import RegistryBinding
 from controller.errors import ProtocolViolation
 from controller.names import RepositoryPath
 from controller.registry.auth import Authenticator, Scopes
+from controller.registry.compression import GZIP, decompress
 from controller.registry.diagnosis import LIBRARY_ERRORS, diagnose
 from controller.registry.endpoint import Endpoint
 from controller.registry.responses import Response, error_for, resolve
@@ -226,10 +229,7 @@ class Connection:
         # A transport returns asynchronous streams. Read directly: httpx would only add decoding.
         stream = cast(httpx.AsyncByteStream, response.stream)
         try:
-            if response.headers.get("content-encoding", "identity") != "identity":
-                # Not requested, and how a small response becomes a large one.
-                raise self._violation(request, "response is compressed", status=response.status_code)
-            body = await self._read(request, response.status_code, stream)
+            body = await self._read_decoded(request, response, stream)
         finally:
             await stream.aclose()
         if authorization is not None and authorization.partition(" ")[2].encode() in body:
@@ -250,7 +250,19 @@ class Connection:
         stream = OneShotStream(content)
         return httpx.Request(request.method, origin, headers=headers, stream=stream, extensions=extensions)
 
-    async def _read(self, request: Request, status: int, stream: httpx.AsyncByteStream) -> bytes:
+    async def _read_decoded(self, request: Request, response: httpx.Response, stream: httpx.AsyncByteStream) -> bytes:
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if encoding == "identity":
+            return await self._read(request, response.status_code, stream)
+        if encoding not in GZIP:
+            raise self._violation(request, "response is compressed", status=response.status_code)
+        try:
+            async with aclosing(decompress(stream, piece=MAX_BODY)) as content:
+                return await self._read(request, response.status_code, content)
+        except zlib.error as error:
+            raise self._violation(request, "response is not gzip", status=response.status_code) from error
+
+    async def _read(self, request: Request, status: int, stream: AsyncIterable[bytes]) -> bytes:
         """Return the body, bounded in size; an error's body is cut."""
         failed = status >= HTTPStatus.BAD_REQUEST
         limit = MAX_BODY if failed else request.max_body
@@ -301,6 +313,6 @@ def _origin(url: str) -> httpx.URL:
 
 @lru_cache(maxsize=16)
 def _headers(accept: str, content_type: str | None) -> httpx.Headers:
-    # identity: responses are small, and an uncompressed one cannot be a decompression bomb.
+    # identity: responses are small, so compression is not worth its time.
     headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": accept}
     return httpx.Headers(headers if content_type is None else {**headers, "Content-Type": content_type})

@@ -120,7 +120,7 @@ class Uploads:
         try:
             response = await self._connection.send(self._mount_request(path, blob, source))
         except RegistryError as error:
-            if not _is_refusal(error):
+            if not (_is_refusal(error) or isinstance(error, ProtocolViolation)):
                 raise
             requests = 1 + await self._upload(path, blob)
             # The source may be gone: that alone does not show that mounts are refused.
@@ -131,6 +131,8 @@ class Uploads:
         if response.status == HTTPStatus.CREATED:
             self._reuse = _Reuse.MOUNT
             return 1
+        if not response.headers.get("location"):
+            return 1 + await self._upload(path, blob)
         requests = await self._finish_upload(path, blob, response)
         return requests + await self._learn_from_ignored_mount(source, blob, checked=checked)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from controller.config import BasicAuth, Credentials, RegistryBinding
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
 from controller.names import RepositoryPath
+from controller.registry.auth import Scopes, merge_scopes
 from controller.registry.client import RegistryClient
 from controller.registry.connection import RequestRecord
 from controller.registry.credentials import Login
@@ -263,13 +265,66 @@ async def test_large_bodies_are_read_two_at_a_time() -> None:
     assert reading[-1] == 0
 
 
-async def test_compressed_response_is_rejected() -> None:
-    """A compressed response is rejected before it is read."""
+async def test_basic_instead_of_an_untrusted_token_service(login: dict[str, object]) -> None:
+    """A registry that offers both is sent the login itself, where its token service is not trusted."""
+    fake = FakeRegistry()
+
+    async def guard(request: httpx.Request) -> httpx.Response | None:
+        if request.headers.get("authorization") == Login("robot", "s3cr3t").header:
+            return None
+        offered = 'Bearer realm="http://elsewhere/token",scope="a,b", Basic realm="x"'
+        return httpx.Response(401, headers={"www-authenticate": offered})
+
+    fake.override = guard
+    with pytest.raises(RegistryError, match="not found"):
+        await client_over(fake, credentials=login).get_manifest(RepositoryPath("a/b"), "latest")
+    assert {request.url.host for request in fake.requests} == {"registry"}
+
+
+@pytest.mark.parametrize(
+    ("own", "challenged", "merged"),
+    [
+        (("repository:a/b:pull",), "", ("repository:a/b:pull",)),
+        (("repository:a/b:pull,push",), "repository:a/b:pull", ("repository:a/b:pull,push",)),
+        (("repository:a/b:pull",), "repository:a/b:metadata_read", ("repository:a/b:pull,metadata_read",)),
+        (("repository:x/b:pull",), "repository:b:pull", ("repository:x/b:pull", "repository:b:pull")),
+        (("repository:a/b:pull",), "*", ("repository:a/b:pull", "*")),
+        (("repository:h:5000/b:pull",), "repository:h:5000/b:*", ("repository:h:5000/b:pull,*",)),
+    ],
+)
+def test_merge_scopes(own: Scopes, challenged: str, merged: Scopes) -> None:
+    """The challenge's scopes are added to the request's, each resource once."""
+    assert merge_scopes(own, challenged) == merged
+
+
+def compressed(body: bytes, *, encoding: str = "gzip") -> FakeRegistry:
+    """Return a registry that responds with a compressed body."""
     fake = FakeRegistry()
 
     async def respond(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=httpx.ByteStream(b"x"))
+        return httpx.Response(200, headers={"content-encoding": encoding}, stream=httpx.ByteStream(body))
 
     fake.override = respond
-    with pytest.raises(ProtocolViolation, match="compressed"):
-        await client_over(fake).ping()
+    return fake
+
+
+async def test_gzip_is_decompressed() -> None:
+    """A proxy may compress unrequested, also the absent body of a response to HEAD."""
+    tags = gzip.compress(b'{"tags": ["v1", "v2"]}')
+    assert await client_over(compressed(tags)).list_tags(RepositoryPath("a/b"), at_most=2) == ("v1", "v2")
+    head = await client_over(compressed(b"", encoding="x-gzip")).head_manifest(RepositoryPath("a/b"), "latest")
+    assert head.media_type is None
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "why"),
+    [
+        (b"x", "br", "is compressed"),
+        (b"x", "gzip", "is not gzip"),
+        (gzip.compress(b'{"tags": []}')[:-9], "gzip", "is not gzip"),
+    ],
+)
+async def test_unusable_compression_is_rejected(body: bytes, encoding: str, why: str) -> None:
+    """Another compression, and an incomplete body, are no response."""
+    with pytest.raises(ProtocolViolation, match=why):
+        await client_over(compressed(body, encoding=encoding)).list_tags(RepositoryPath("a/b"), at_most=2)
