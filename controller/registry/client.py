@@ -47,7 +47,17 @@ _ACCEPT_MANIFESTS: Final = ", ".join(MANIFEST_MEDIA_TYPES)
 _GENERIC_MEDIA_TYPES: Final = frozenset({"application/json", "application/octet-stream", "text/plain"})
 """Media types with which some registries serve manifests; the content then shows whether it is one."""
 
-_HEAD_REFUSED: Final = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+_HEAD_REFUSED: Final = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.NOT_ACCEPTABLE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.NOT_IMPLEMENTED,
+    }
+)
+"""Statuses with which registries and their proxies refuse HEAD, although GET works."""
 _MANIFEST_STORED: Final = (HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
 _CUT_TAGS = re.compile(r'"tags"\s*:\s*\[((?:\s*"[^"\\]*"\s*,)*)')
 _TAG_IN_LIST = re.compile(r'"([^"]*)"')

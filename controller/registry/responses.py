@@ -163,7 +163,11 @@ def error_for(response: Response, *, operation: str, resource: str, endpoint: En
     # The order matters: a temporary failure is never read as "not found", whatever its body says.
     if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or TOO_MANY_REQUESTS in known:
         wait = parse_retry_after(response.headers.get("retry-after"), now=datetime.now(UTC))
-        return RegistryUnavailable(operation, server, cause, status=status, retry_after=wait, codes=known)
+        limited = status == HTTPStatus.TOO_MANY_REQUESTS or TOO_MANY_REQUESTS in known
+        advice = "its rate limit is reached; retried later" if limited else None
+        return RegistryUnavailable(
+            operation, server, cause, advice=advice, status=status, retry_after=wait, codes=known
+        )
     if status < HTTPStatus.BAD_REQUEST:
         return ProtocolViolation(operation, server, f"unexpected status {cause}", status=status)
     if is_not_found(response.method, status, known):

@@ -30,7 +30,7 @@ class Generate(_Model):
 class Answer(_Model):
     """A rule of a scripted registry: the conditions of a request, and what is answered."""
 
-    on: str = Field(pattern=r"^(\*|[A-Z]+(\|[A-Z]+)*) /\S*$|^\* \S+$")
+    on: str = Field(pattern=r"^(\*|[A-Z]+(\|[A-Z]+)*) \S+$")
     times: int | None = None
     body: Literal["full", "empty"] | None = None
     authorization: str | None = None

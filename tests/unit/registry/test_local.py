@@ -499,7 +499,7 @@ async def test_frozen_process_reads_again(fake: FakeRegistry, registry: LocalArt
 class TestRegistriesThatDiffer:
     """Behaviour of other registries for which a case of the contract suite says too little."""
 
-    @pytest.mark.parametrize("status", [403, 405, 501])
+    @pytest.mark.parametrize("status", [400, 403, 405, 501])
     async def test_refused_head_becomes_a_get(
         self, fake: FakeRegistry, registry: LocalArtifactRegistry, status: int
     ) -> None:
