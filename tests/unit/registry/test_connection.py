@@ -323,6 +323,7 @@ async def test_gzip_is_decompressed() -> None:
         (b"x", "gzip", "is not gzip"),
         (gzip.compress(b'{"tags": []}')[:-9], "gzip", "is not gzip"),
     ],
+    ids=["brotli", "not gzip", "cut"],
 )
 async def test_unusable_compression_is_rejected(body: bytes, encoding: str, why: str) -> None:
     """Another compression, and an incomplete body, are no response."""
