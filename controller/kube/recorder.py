@@ -19,6 +19,7 @@ from controller.api.v1alpha1 import ArtifactRepository
 from controller.errors import KubernetesError, ObjectGone
 from controller.kube.client import MERGE_PATCH, KubernetesClient, involved_object
 from controller.reconcile.interfaces import Clock, EventType
+from controller.redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class KubernetesEventRecorder:
         """
         about = involved_object(regarding) if regarding is not None else _own_pod()
         if about is not None:
-            self._put(about, type_, reason, message)
+            self._put(about, type_, reason, redact(message))
 
     async def run(self) -> None:
         """Write recorded events until cancelled."""

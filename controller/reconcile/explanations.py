@@ -20,6 +20,7 @@ from controller.errors import (
     RegistryUnavailable,
     TLSVerificationFailed,
 )
+from controller.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +64,4 @@ def explain(error: RegistryError) -> Explanation:
     reason, advice = _MEANINGS[kind]
     if kind is RegistryUnavailable and error.status is not None:
         advice = _FAILING
-    return Explanation(reason, f"{error.endpoint}: ", f"{error.cause}; {error.advice or advice}")
+    return Explanation(reason, redact(f"{error.endpoint}: "), redact(f"{error.cause}; {error.advice or advice}"))

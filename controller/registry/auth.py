@@ -22,6 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 from controller.config import Credentials
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
+from controller.redaction import remember
 from controller.registry.credentials import CredentialFiles
 from controller.registry.endpoint import Endpoint
 from controller.registry.responses import Response, describe, error_for, parse_object, printable, with_query
@@ -211,6 +212,7 @@ class Authenticator:
         requested = self._clock()
         response = await self._request_token(url, login.header if login else None)
         value, lifetime = _read_token(response, advice=self._advice())
+        remember(value)
         # A tenth less than stated: requests take time, and clocks differ.
         token = _Token(f"Bearer {value}", requested + 0.9 * lifetime)
         self._cache(scopes, token)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from controller.config import Credentials
 from controller.errors import AuthenticationFailed
+from controller.redaction import remember
 from controller.registry.endpoint import Endpoint
 from controller.registry.responses import parse_object
 
@@ -83,6 +84,7 @@ class CredentialFiles:
         stamps = tuple(self._stamp(path) for path in self.paths)
         if stamps != self._stamps:
             self._login = self._read()
+            remember(self._login.password, self._login.header.partition(" ")[2])
             self._stamps = stamps
         return self._login
 

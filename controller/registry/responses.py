@@ -23,6 +23,7 @@ from controller.errors import (
     RegistryUnavailable,
     ResourceNotFound,
 )
+from controller.redaction import REDACTED, redact
 from controller.registry.endpoint import Endpoint
 from controller.registry.refusals import TOO_MANY_REQUESTS, is_not_found, refusal
 
@@ -33,6 +34,8 @@ _TEMPORARY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_R
 
 _MAX_SHOWN: Final = 200
 """Maximum characters of a registry's text in a message."""
+_MAX_SCANNED: Final = 8192
+"""Maximum characters of a text from outside that are searched for secrets."""
 
 _REDUNDANT: Final = frozenset(
     {
@@ -79,7 +82,10 @@ class Response:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` for one line of a message: cut, and without characters that could forge another line."""
+    """Return ``text`` for one line of a message: cut, without secrets or characters that could forge another line."""
+    whole, text = text, redact(text[:_MAX_SCANNED])
+    if len(whole) > _MAX_SCANNED and REDACTED in text:  # its end may be the first half of a secret
+        text = text[: text.rindex(REDACTED) + len(REDACTED)]
     shown = "".join(char if char.isprintable() else " " for char in text[: _MAX_SHOWN + 1])
     return f"{shown[:_MAX_SHOWN]}…" if len(shown) > _MAX_SHOWN else shown
 
@@ -126,7 +132,7 @@ def describe(response: Response) -> str:
     elif said := _said(response.body):
         detail = said
     elif response.headers.get("content-type", "").startswith("text/plain"):
-        detail = response.body[: 4 * _MAX_SHOWN].decode(errors="replace").strip()
+        detail = response.body[: 2 * _MAX_SCANNED].decode(errors="replace").strip()
     else:
         detail = ""
     if detail:
