@@ -97,6 +97,7 @@ class Authenticator:
         endpoint: The registry.
         credentials: Its credentials in the configuration; None for anonymous access.
         request_token: Sends a request to a token service.
+        prefix: The path of the registry's repositories, to find their entry in a ``.dockerconfigjson``.
         clock: A monotonic clock, in seconds.
     """
 
@@ -106,10 +107,11 @@ class Authenticator:
         credentials: Credentials | None,
         request_token: TokenRequest,
         *,
+        prefix: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = endpoint
-        self._files = CredentialFiles(credentials, endpoint)
+        self._files = CredentialFiles(credentials, endpoint, prefix)
         self._token_realms = frozenset(_realm_id(realm) for realm in (credentials.token_realms if credentials else ()))
         self._request_token = request_token
         self._clock = clock

@@ -135,7 +135,9 @@ class Connection:
         self._large_bodies = asyncio.Semaphore(MAX_LARGE_BODIES)
         self._trust = Trust(binding_name, binding.tls)
         self._transport = transport or NetworkTransport(self._context, timeouts)
-        self._auth = Authenticator(self.endpoint, binding.credentials, self._request_token)
+        self._auth = Authenticator(
+            self.endpoint, binding.credentials, self._request_token, prefix=binding.prefix(binding_name)
+        )
 
     def url(self, path: RepositoryPath, target: str) -> str:
         """Return the URL of a resource in a repository.

@@ -7,24 +7,20 @@ log line.
 from __future__ import annotations
 
 import base64
-import binascii
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from controller.config import Credentials
 from controller.errors import AuthenticationFailed
 from controller.redaction import remember
+from controller.registry.dockerconfig import InvalidDockerConfig, find_login
 from controller.registry.endpoint import Endpoint
 from controller.registry.responses import parse_object
 
 MAX_CREDENTIAL_FILE: Final = 1 << 20
 """Maximum bytes of a credential file; Kubernetes allows no larger Secret."""
-
-_DOCKER_CONFIG_KEY = re.compile(r"(?:https?://)?([^/]+)(?:/(?:v[12]/?)?)?")
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,12 @@ class CredentialFiles:
     Args:
         credentials: The registry's credentials in the configuration; None for anonymous access.
         endpoint: The registry, to find its entry in a ``.dockerconfigjson``.
+        prefix: The path of its repositories, for the same; empty for none.
     """
 
-    def __init__(self, credentials: Credentials | None, endpoint: Endpoint) -> None:
+    def __init__(self, credentials: Credentials | None, endpoint: Endpoint, prefix: str = "") -> None:
         self._endpoint = endpoint
+        self._prefix = prefix
         self._basic = credentials.basic if credentials else None
         self._docker_config = credentials.docker_config_file if credentials else None
         basic = (self._basic.username_file, self._basic.password_file) if self._basic else ()
@@ -96,56 +94,14 @@ class CredentialFiles:
 
     def _read(self) -> Login:
         if self._docker_config:
-            content = _content(self._docker_config, self._endpoint)
-            return login_from_docker_config(content, self._endpoint, path=self._docker_config)
+            content = parse_object(_content(self._docker_config, self._endpoint))
+            try:
+                username, password = find_login(content, self._endpoint, self._prefix)
+            except InvalidDockerConfig as error:
+                raise _invalid(self._docker_config, self._endpoint, str(error)) from None  # its cause may quote it
+            return _checked(Login(username, password), self._endpoint, self._docker_config)
         username, password = (_text(path, self._endpoint) for path in self.paths)
         return _checked(Login(username, password), self._endpoint, self.paths[0])
-
-
-def login_from_docker_config(content: bytes, endpoint: Endpoint, *, path: Path) -> Login:
-    """Return a registry's login from the content of a ``.dockerconfigjson``.
-
-    Args:
-        content: The file's content.
-        endpoint: The registry.
-        path: The file, for messages.
-
-    Raises:
-        AuthenticationFailed: It is not such a file, or has no login for the registry; the message says which.
-    """
-    config = parse_object(content)
-    entries = config.get("auths") if config is not None else None
-    if not isinstance(entries, dict):
-        raise _invalid(path, endpoint, "is not a .dockerconfigjson")
-    entry = next((entry for key, entry in entries.items() if _names_endpoint(key, endpoint)), None)
-    if not isinstance(entry, dict):
-        raise _invalid(path, endpoint, f"has no entry for {endpoint.authority}")
-    return _checked(_entry_login(entry, endpoint, path), endpoint, path)
-
-
-def _names_endpoint(key: str, endpoint: Endpoint) -> bool:
-    """Return whether a key of "auths" names the registry: with or without scheme, default port and ``/v2/``."""
-    match = _DOCKER_CONFIG_KEY.fullmatch(key)
-    if match is None:
-        return False
-    try:
-        named = Endpoint.of(f"{endpoint.scheme}://{match[1].lower()}")
-    except ValueError:
-        return False
-    return named == endpoint
-
-
-def _entry_login(entry: Mapping[str, Any], endpoint: Endpoint, path: Path) -> Login:
-    username, password, encoded = (entry.get(key) for key in ("username", "password", "auth"))
-    if isinstance(encoded, str) and encoded:
-        try:
-            username, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            # Not chained: the cause would contain the value itself.
-            raise _invalid(path, endpoint, '"auth" is not base64 of user:password') from None
-    if not isinstance(username, str) or not isinstance(password, str):
-        raise _invalid(path, endpoint, 'entry has neither "auth" nor "username" and "password"')
-    return Login(username, password)
 
 
 def _checked(login: Login, endpoint: Endpoint, path: Path) -> Login:

@@ -37,8 +37,6 @@ BINDING: Final = "artifacts"
 FAILING: Final = frozenset(
     {
         "advertised-0.0.0.0",
-        "docker-config-identitytoken",
-        "docker-config-with-credsstore",
         "one-tag-fails-with-500",
         "reference-longer-than-255",
         "reference-to-a-host-of-one-word",

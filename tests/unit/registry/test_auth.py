@@ -234,6 +234,45 @@ class TestFiles:
         with pytest.raises(AuthenticationFailed, match="has no entry for registry:5000"):
             CredentialFiles(credentials, HTTP).login()
 
+    @pytest.mark.parametrize(
+        ("keys", "user"),
+        [
+            (["registry:5000", "registry:5000/artifacts"], "registry:5000/artifacts"),
+            (["registry:5000/artifacts/team", "registry:5000"], "registry:5000"),
+            (["registry:5000/art", "http://registry:5000/v1/"], "http://registry:5000/v1/"),
+            (["*:5000"], "*:5000"),
+        ],
+    )
+    def test_the_most_specific_entry_is_used(self, tmp_path: Path, keys: list[str], user: str) -> None:
+        """Of several entries that match, the one with the longest path of the registry's prefix is used."""
+        auths = {key: {"username": key.replace(":", "."), "password": SECRET} for key in keys}
+        login = CredentialFiles(docker_config(tmp_path, auths), HTTP, "artifacts").login()
+        assert login == Login(user.replace(":", "."), SECRET)
+
+    @pytest.mark.parametrize(
+        ("url", "key"),
+        [
+            ("https://registry-1.docker.io", "https://index.docker.io/v1/"),
+            ("https://a.registry.corp.example", "*.registry.corp.example"),
+            ("https://[fd00::1]:5000", "[fd00::1]:5000"),
+        ],
+    )
+    def test_other_spellings_of_a_host(self, tmp_path: Path, url: str, key: str) -> None:
+        """Docker Hub's names, patterns and IPv6 addresses name a registry."""
+        auths = {key: {"auth": f" {encoded('robot:' + SECRET)}\n"}}
+        assert CredentialFiles(docker_config(tmp_path, auths), Endpoint.of(url)).login() == Login("robot", SECRET)
+
+    def test_a_line_break_after_the_password(self, tmp_path: Path) -> None:
+        """What `echo` adds before base64 is not part of the password."""
+        auths = {"registry:5000": {"auth": encoded(f"robot:{SECRET}\n")}}
+        assert CredentialFiles(docker_config(tmp_path, auths), HTTP).login() == Login("robot", SECRET)
+
+    def test_legacy_docker_config(self, tmp_path: Path) -> None:
+        """A `.dockercfg` has its entries at the top."""
+        file = tmp_path / "legacy"
+        file.write_text(json.dumps({"https://registry:5000": {"auth": encoded(f"robot:{SECRET}"), "email": "a@b"}}))
+        assert CredentialFiles(Credentials(docker_config_file=file), HTTP).login() == Login("robot", SECRET)
+
     def test_docker_config_with_plain_login(self, tmp_path: Path) -> None:
         """An entry may also contain user and password in plain text."""
         credentials = docker_config(tmp_path, {"registry:5000": {"username": "robot", "password": SECRET}})
@@ -245,11 +284,18 @@ class TestFiles:
             ("", "is not a .dockerconfigjson"),
             ("[]", "is not a .dockerconfigjson"),
             ('{"auths": []}', "is not a .dockerconfigjson"),
+            ('{"credsStore": "desktop"}', r'has no "auths", only credsStore \("desktop"\)'),
+            ('{"credHelpers": {"registry:5000": "ecr-login"}}', r'only credHelpers \("registry:5000": "ecr-login"\)'),
+            ('{"auths": {}, "credHelpers": {"registry:5000": "ecr-login"}}', "which the operator cannot run"),
+            ('{"auths": {"registry:5000": {}}, "credsStore": "osxkeychain"}', r'credsStore \("osxkeychain"\)'),
             ("[" * 100_000, "is not a .dockerconfigjson"),
             ({"registry:5000": "x"}, "has no entry"),
             ({"registry:5000": {}}, 'has neither "auth" nor'),
             ({"registry:5000": {"username": "robot"}}, 'has neither "auth" nor'),
             ({"registry:5000": {"auth": f"not base64 {SECRET}"}}, "is not base64"),
+            ({"registry:5000": {"auth": encoded(SECRET)}}, "it has no colon"),
+            ({"registry:5000": {"auth": encoded("0000:"), "identitytoken": SECRET}}, "has identitytoken instead"),
+            ({"registry:5000": {"registrytoken": SECRET}}, "has registrytoken instead"),
             ({"registry:5000": {"auth": encoded(SECRET)[:-1] + "!"}}, "is not base64"),
             ({"registry:5000": {"auth": encoded(f":{SECRET}")}}, "empty or contains a colon"),
         ],
