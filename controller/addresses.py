@@ -8,21 +8,18 @@ no source has stays unknown: a wrong reference is worse than none.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from controller.config import RegistryBinding
-from controller.configfile import read_yaml
-from controller.errors import ConfigError
-from controller.names import is_host
+from controller.errors import ConfigError, InvalidNameError
+from controller.flatyaml import NotText, read_flat_mapping
+from controller.names import MAX_REFERENCE, is_host, is_unspecified, reference_host
 
 HOSTING_NAMESPACE: Final = "kube-public"
 HOSTING_NAME: Final = "local-registry-hosting"
 HOSTING_KEY: Final = "localRegistryHosting.v1"
-
-_MAX_HOSTING: Final = 8192
-"""Maximum length of an advertisement in characters. It has five short lines, and parsing 1 MB of YAML takes 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +35,44 @@ class RegistryHosting:
     host: str | None = None
     host_from_container_runtime: str | None = None
     host_from_cluster_network: str | None = None
+    problems: tuple[str, ...] = field(default=(), compare=False)
+    """What is wrong with fields that are ignored; the others are valid."""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, known: RegistryHosting | None = None) -> Self:
         """Parse the value of key ``localRegistryHosting.v1``.
 
         Args:
             text: The value, YAML.
+            known: The last advertisement; an invalid field keeps its value.
 
         Raises:
-            ConfigError: The value is not a short YAML mapping of strings; the message says what is expected.
+            ConfigError: The value is not a short YAML mapping; the message says what is expected.
         """
-        if len(text) > _MAX_HOSTING:
-            raise ConfigError(f"{HOSTING_KEY} has {len(text)} characters, at most {_MAX_HOSTING} are allowed")
         try:
-            data = read_yaml(text)
+            data = read_flat_mapping(text)
         except ConfigError as error:
-            raise ConfigError(f"{HOSTING_KEY} is not valid YAML") from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{HOSTING_KEY} must be a mapping such as 'host: localhost:5001'")
+            raise ConfigError(f"{HOSTING_KEY} {error}") from error
+        last = known or cls()
+        problems: list[str] = []
 
-        def address(name: str) -> str | None:
-            value = data.get(name)
-            if value is None or value == "":
+        def address(name: str, kept: str | None) -> str | None:
+            value = data.get(name) or None
+            if value is None:
                 return None
-            if not isinstance(value, str) or not is_host(value):
-                raise ConfigError(f"{HOSTING_KEY}: {name} must be host or host:port")
-            return value
+            if isinstance(value, NotText) or not is_host(value):
+                problems.append(f"{name} must be host or host:port")
+            elif is_unspecified(value):
+                problems.append(f"{name} is {value}, where a server listens, and no address of it")
+            else:
+                return value
+            return kept
 
         return cls(
-            host=address("host"),
-            host_from_container_runtime=address("hostFromContainerRuntime"),
-            host_from_cluster_network=address("hostFromClusterNetwork"),
+            host=address("host", last.host),
+            host_from_container_runtime=address("hostFromContainerRuntime", last.host_from_container_runtime),
+            host_from_cluster_network=address("hostFromClusterNetwork", last.host_from_cluster_network),
+            problems=tuple(problems),
         )
 
 
@@ -94,7 +97,15 @@ class RegistryAddresses:
 
         Args:
             path: The repository's path in the registry.
+
+        Raises:
+            InvalidNameError: One of them, or ``status.uri``, is longer than clients accept.
         """
+        longest = max(filter(None, (self.uri, self.host, self.container_runtime, self.cluster_network)), key=len)
+        if (length := len(longest) + 1 + len(path)) > MAX_REFERENCE:
+            raise InvalidNameError(
+                f"reference {longest}/… has {length} characters, clients accept at most {MAX_REFERENCE}"
+            )
         named = {
             "host": self.host,
             "containerRuntime": self.container_runtime,
@@ -117,6 +128,10 @@ def resolve_addresses(binding: RegistryBinding, hosting: RegistryHosting | None)
         from_outside, from_pod = called.netloc, None
     else:
         from_outside, from_pod = None, called.netloc
+    default_port = 80 if called.scheme == "http" else 443
+
+    def written(address: str | None) -> str | None:
+        return address and reference_host(address, default_port=default_port)
 
     host = (configured.host if configured else None) or advertised.host or from_outside
     runtime = (
@@ -126,7 +141,12 @@ def resolve_addresses(binding: RegistryBinding, hosting: RegistryHosting | None)
         or from_outside
     )
     pod = (configured.cluster_network if configured else None) or advertised.host_from_cluster_network or from_pod
-    return RegistryAddresses(uri=runtime or called.netloc, host=host, container_runtime=runtime, cluster_network=pod)
+    return RegistryAddresses(
+        uri=reference_host(runtime or called.netloc, default_port=default_port),
+        host=written(host),
+        container_runtime=written(runtime),
+        cluster_network=written(pod),
+    )
 
 
 def _is_loopback(hostname: str) -> bool:

@@ -29,6 +29,7 @@ from controller.names import (
     MAX_REGISTRY_PATH,
     MAX_REPOSITORY_NAME,
     is_host,
+    is_unspecified,
     validate_repository_name,
     validate_template,
 )
@@ -40,7 +41,15 @@ MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 def _check_host(value: str) -> str:
     if not is_host(value):
         raise ValueError(f"{value!r} is not a host: write host or host:port, without scheme and path")
+    _check_specified(value)
     return value
+
+
+def _check_specified(netloc: str) -> None:
+    if is_unspecified(netloc):
+        raise ValueError(
+            f"a server listens on {netloc!r}, but clients need its address: write for example localhost:5001"
+        )
 
 
 Host = Annotated[str, AfterValidator(_check_host)]
@@ -76,6 +85,7 @@ def normalise_registry_url(value: str) -> str:
         raise ValueError("must end after host and port: use pathPrefix for a path")
     if not parts.hostname or not is_host(parts.netloc) or port == 0:
         raise ValueError(f"{value!r} has no usable host: write for example http://kind-registry:5000")
+    _check_specified(parts.netloc)
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 

@@ -7,6 +7,7 @@ a test compares them.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final, NewType
 
@@ -26,10 +27,14 @@ MAX_REGISTRY_PATH: Final = 245
 BINDING_NAME_PATTERN: Final = rf"^{_COMPONENT}$"
 """A binding name is the first component of repository paths by default, so it follows the same grammar."""
 
+MAX_REFERENCE: Final = 255
+"""Longest reference without tag in characters, host included: many clients accept no more (OCI distribution
+specification v1.1, "Pulling manifests", note to implementers), among them the kubelet of Kubernetes 1.29."""
+
 _NAME = re.compile(REPOSITORY_NAME_PATTERN)
 _TAG = re.compile(r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")
 _DIGEST = re.compile(r"^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$")
-_HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$", re.IGNORECASE)
+_HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$", re.IGNORECASE | re.ASCII)
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 _HOW = (
@@ -160,3 +165,26 @@ def is_within_namespace(repository_name: str, namespace: str) -> bool:
 def is_host(value: str) -> bool:
     """Return whether ``value`` is exactly ``host`` or ``host:port``, the first part of an image reference."""
     return _HOST.fullmatch(value) is not None
+
+
+def is_unspecified(value: str) -> bool:
+    """Return whether the host in ``host[:port]`` is 0.0.0.0 or ::, on which a server listens but nobody connects to."""
+    host = value if value.endswith("]") else value.rpartition(":")[0] or value
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return re.fullmatch(r"0+(\.0+)*", host) is not None  # short forms, which the resolver accepts
+
+
+def reference_host(value: str, *, default_port: int) -> str:
+    """Return ``host[:port]`` with a port where an image reference would lack a host without it.
+
+    Docker's reference grammar reads the first part of a reference as a host only if it contains a dot or a colon or is
+    ``localhost``; ``registry/web`` is ``docker.io/registry/web``.
+
+    Args:
+        value: ``host`` or ``host:port``.
+        default_port: The port that a connection to the host without a port uses.
+    """
+    is_clear = "." in value or ":" in value or value == "localhost"
+    return value if is_clear else f"{value}:{default_port}"

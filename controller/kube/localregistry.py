@@ -84,6 +84,8 @@ class LocalRegistryDiscovery:
                 self._known = hosting
                 self._log(f"{_CONFIG_MAP} advertises the local registry as {hosting.host or 'nothing'}", logging.INFO)
                 await changed(hosting)
+            if hosting is not None and hosting.problems:
+                self._log(f"{_CONFIG_MAP}: ignored: {'; '.join(hosting.problems)}")
         return True
 
     def _parse(self, config_map: dict[str, Any]) -> RegistryHosting | None:
@@ -93,7 +95,7 @@ class LocalRegistryDiscovery:
             self._log(f"{_CONFIG_MAP} has no key {HOSTING_KEY} and is ignored")
             return None
         try:
-            return RegistryHosting.parse(text)
+            return RegistryHosting.parse(text, known=self._known)
         except ConfigError as error:
             self._log(f"{_CONFIG_MAP} is invalid and is ignored: {error}")
             return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
+from controller.api.reasons import Reason
 from controller.api.status import (
     TERMINAL_REASONS,
     Failed,
@@ -20,7 +21,7 @@ from controller.api.status import (
 from controller.api.target import Refusal, Target, resolve_target
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.backoff import Backoff
-from controller.errors import RegistryError, RegistryUnavailable
+from controller.errors import InvalidNameError, RegistryError, RegistryUnavailable
 from controller.reconcile.breaker import BreakerState, CircuitOpen
 from controller.reconcile.explanations import explain
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
@@ -205,6 +206,11 @@ class Reconciler:
             failed = Failed(target.reason, target.message, "", target.registry, target.repository_name)
             return _Attempt(failed, Done() if target.reason in TERMINAL_REASONS else Retry(SLOW))
         registry = self._registries[target.registry]
+        try:
+            registry.addresses.references(target.path)
+        except InvalidNameError as error:
+            message = f"{error}; use a shorter name or pathPrefix"
+            return _Attempt(Failed(Reason.INVALID_NAME, message, "", target.registry, target.repository_name), Done())
         known = _known_origin(repository, target)
         ensure = functools.partial(registry.client.ensure, target.path, known_origin=known)
         try:

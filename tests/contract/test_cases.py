@@ -36,10 +36,7 @@ BINDING: Final = "artifacts"
 
 FAILING: Final = frozenset(
     {
-        "advertised-0.0.0.0",
         "one-tag-fails-with-500",
-        "reference-longer-than-255",
-        "reference-to-a-host-of-one-word",
         "status-restored-from-another-cluster",
     }
 )

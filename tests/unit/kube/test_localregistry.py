@@ -68,14 +68,14 @@ async def test_the_last_valid_advertisement_is_kept(caplog: pytest.LogCaptureFix
         discovery.advertise("host: localhost:5001")
         await asyncio.sleep(INTERVAL)
         caplog.clear()
-        for text, key in (("host: http://x", KEY), ("host: 2001-99-99", KEY), ("x", "other")):
+        for text, key in (("host: http://x", KEY), ("- host", KEY), ("x", "other")):
             discovery.advertise(text, key=key)
             await asyncio.sleep(3 * INTERVAL)
         discovery.api.objects[PATH] = {"metadata": {}, "data": None}
         await asyncio.sleep(3 * INTERVAL)
         del discovery.api.objects[PATH]
         await asyncio.sleep(3 * INTERVAL)
-    expected = ["host must be host or host:port", "is not valid YAML", "has no key", "the last valid one is kept"]
+    expected = ["host must be host or host:port", "must be a flat mapping", "has no key", "the last valid one is kept"]
     assert len(caplog.messages) == len(expected)
     assert all(part in message for part, message in zip(expected, caplog.messages, strict=True))
     assert len(discovery.reported) == 1
