@@ -5,6 +5,7 @@ docs/configuration.md and the schema of the chart are generated from the models.
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import timedelta
 from enum import StrEnum
@@ -29,7 +30,9 @@ from controller.names import (
     MAX_REGISTRY_PATH,
     MAX_REPOSITORY_NAME,
     is_host,
+    is_nested,
     is_unspecified,
+    is_within_namespace,
     validate_repository_name,
     validate_template,
 )
@@ -212,8 +215,12 @@ class RegistryBinding(_Model):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.repository_policy is RepositoryPolicy.NAMESPACED and "{namespace}" not in self.repository_template:
-            raise ValueError("repositoryTemplate must contain {namespace} if repositoryPolicy is Namespaced")
+        is_namespaced = self.repository_policy is RepositoryPolicy.NAMESPACED
+        if is_namespaced and not is_within_namespace(self.repository_template, "{namespace}"):
+            raise ValueError(
+                "repositoryTemplate must start with '{namespace}/' or '{namespace}.' if repositoryPolicy is "
+                "Namespaced: with another one, two namespaces may mean the same repository"
+            )
         if self.tls is not None and not self.registry_url.startswith("https://"):
             raise ValueError("tls requires a registryUrl that starts with https://")
         return self
@@ -229,6 +236,12 @@ class RegistryBinding(_Model):
             self.tls.ca_file if self.tls else None,
         )
         return tuple(path for path in candidates if path is not None)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the registry."""
+        parts = urlsplit(self.registry_url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
     def prefix(self, binding_name: str) -> str:
         """Return the path prefix of repositories of this binding; empty for none."""
@@ -266,4 +279,19 @@ class OperatorConfig(_Model):
         if self.default_registry not in self.registries:
             known = ", ".join(sorted(self.registries))
             raise ValueError(f"defaultRegistry: no registry is named '{self.default_registry}': use one of: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_prefixes(self) -> Self:
+        """Refuse two ways into the same repositories of which one is Namespaced: it would bypass the policy."""
+        for (one, first), (other, second) in itertools.combinations(sorted(self.registries.items()), 2):
+            policies = {first.repository_policy, second.repository_policy}
+            if first.address != second.address or RepositoryPolicy.NAMESPACED not in policies:
+                continue
+            prefixes = (first.prefix(one), second.prefix(other))
+            if is_nested(*prefixes) and (prefixes[0] != prefixes[1] or len(policies) > 1):
+                raise ValueError(
+                    f"registries.{one} and registries.{other} share repositories, which bypasses repositoryPolicy "
+                    f"Namespaced: give them prefixes that do not contain each other"
+                )
         return self

@@ -162,6 +162,12 @@ def is_within_namespace(repository_name: str, namespace: str) -> bool:
     return repository_name.startswith((f"{namespace}/", f"{namespace}."))
 
 
+def is_nested(prefix: str, other: str) -> bool:
+    """Return whether one of two path prefixes contains the other, or they are equal."""
+    shorter, longer = sorted((f"{prefix}/".lstrip("/"), f"{other}/".lstrip("/")), key=len)
+    return longer.startswith(shorter)
+
+
 def is_host(value: str) -> bool:
     """Return whether ``value`` is exactly ``host`` or ``host:port``, the first part of an image reference."""
     return _HOST.fullmatch(value) is not None

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -83,7 +84,19 @@ def test_all_fields() -> None:
         (binding("repositoryPolicy: Nobody"), "registries.a.repositoryPolicy: Input should be 'Any' or 'Namespaced'"),
         (
             binding("repositoryPolicy: Namespaced, repositoryTemplate: '{name}'"),
-            "registries.a: repositoryTemplate must contain {namespace}",
+            "registries.a: repositoryTemplate must start with '{namespace}/' or '{namespace}.'",
+        ),
+        (
+            binding("repositoryPolicy: Namespaced, repositoryTemplate: '{namespace}-{name}'"),
+            "registries.a: repositoryTemplate must start with '{namespace}/' or '{namespace}.'",
+        ),
+        (
+            binding("repositoryPolicy: Namespaced, repositoryTemplate: '{name}/{namespace}'"),
+            "registries.a: repositoryTemplate must start with",
+        ),
+        (
+            binding("repositoryPolicy: Namespaced, repositoryTemplate: 'apps/{namespace}/{name}'"),
+            "registries.a: repositoryTemplate must start with",
         ),
         (binding("references: {host: 'http://x'}"), "registries.a.references.host: 'http://x' is not a host"),
         (
@@ -190,3 +203,28 @@ def test_formatted_durations_parse_to_the_same_value(text: str) -> None:
         f"{{defaultRegistry: a, registries: {{a: {{registryUrl: b}}}}, timings: {{resyncInterval: {text}}}}}"
     )
     assert format_duration(config.timings.resync_interval) == text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ("pathPrefix: x", "pathPrefix: x/y", True),
+        ("pathPrefix: ''", "pathPrefix: y", True),
+        ("pathPrefix: x", "pathPrefix: x/y, registryUrl: 'http://r:80'", True),
+        ("pathPrefix: x", "pathPrefix: x, repositoryPolicy: Any", True),
+        ("pathPrefix: x", "pathPrefix: x", False),
+        ("pathPrefix: x", "pathPrefix: xy", False),
+        ("pathPrefix: x", "pathPrefix: x/y, registryUrl: http://other", False),
+        ("pathPrefix: x, repositoryPolicy: Any", "pathPrefix: x/y, repositoryPolicy: Any", False),
+    ],
+)
+def test_prefixes_that_bypass_the_policy(first: str, second: str, *, shared: bool) -> None:
+    """Two entries of one registry with nested prefixes are refused if the policy of one would be bypassed."""
+    default = {"registryUrl": "http://r", "repositoryPolicy": "Namespaced"}
+    registries = {name: default | yaml.safe_load(f"{{{text}}}") for name, text in (("a", first), ("b", second))}
+    text = yaml.safe_dump({"defaultRegistry": "a", "registries": registries})
+    if not shared:
+        parse_config(text)
+        return
+    with pytest.raises(ConfigError, match=r"registries\.a and registries\.b share repositories"):
+        parse_config(text)

@@ -15,9 +15,9 @@ CONFIG = make_config(
     {
         "artifacts": URL,
         "flat": URL | {"repositoryTemplate": "{namespace}.{name}"},
-        "root": URL | {"pathPrefix": "", "repositoryTemplate": "{name}"},
+        "root": {"registryUrl": "http://other:5000", "pathPrefix": "", "repositoryTemplate": "{name}"},
         "shared": URL | {"repositoryPolicy": "Namespaced"},
-        "grouped": URL | {"repositoryPolicy": "Namespaced", "repositoryTemplate": "all/{namespace}/{name}"},
+        "grouped": URL | {"repositoryPolicy": "Namespaced", "repositoryTemplate": "{namespace}/all/{name}"},
     }
 )
 
@@ -50,7 +50,7 @@ def ready(registry: str, name: str) -> dict[str, Any]:
         # policy
         ({"registry": "shared"}, None, "shared", "team/web", "shared/team/web"),
         ({"registry": "shared", "repositoryName": "team.x"}, None, "shared", "team.x", "shared/team.x"),
-        ({"registry": "grouped"}, None, "grouped", "all/team/web", "grouped/all/team/web"),
+        ({"registry": "grouped"}, None, "grouped", "team/all/web", "grouped/team/all/web"),
         # the policy applies to a name in status as well
         ({"registry": "shared"}, ready("shared", "other/secret"), "shared", "team/web", "shared/team/web"),
     ],
