@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 
 import click
 import uvloop
 
 from controller import __version__
-from controller.configfile import load_config
+from controller.configfile import load_config, read_config
 from controller.errors import ConfigError, KubernetesError
+from controller.httpserver import parse_address
 from controller.kube.credentials import is_in_cluster
 from controller.logs import LEVELS, LogFormat, configure_logging
 from controller.manager import LEASE_NAME, MetricsOptions, Options, run_manager
 from controller.runner import Scope
+
+logger = logging.getLogger(__name__)
 
 _CONFIG = click.option(
     "--config",
@@ -22,6 +27,16 @@ _CONFIG = click.option(
     required=True,
     help="Configuration file (see docs/configuration.md).",
 )
+
+
+def _check_address(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Reject an address of a server at once, with a sentence."""
+    try:
+        if value is not None:
+            parse_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -56,11 +71,13 @@ def main() -> None:
 @click.option(
     "--health-address",
     metavar="HOST:PORT",
+    callback=_check_address,
     help="Serve /healthz and /readyz here, e.g. 127.0.0.1:8081, or :8081 for all. Disabled by default.",
 )
 @click.option(
     "--metrics-address",
     metavar="HOST:PORT",
+    callback=_check_address,
     help="Serve /metrics here, e.g. 127.0.0.1:8080, or :8080 for all. Disabled by default.",
 )
 @click.option(
@@ -111,7 +128,8 @@ def run(
 
     The API server and credentials come from KUBECONFIG, the Pod's ServiceAccount or ~/.kube/config, in this order.
     """
-    configure_logging(log_level, LogFormat(log_format))
+    format_ = LogFormat(log_format)
+    configure_logging(log_level, format_)
     options = Options(
         config=config,
         scope=Scope(namespaces=namespaces, label_selector=watch_label_selector, concurrent=concurrent),
@@ -126,15 +144,28 @@ def run(
     try:
         uvloop.run(run_manager(options))
     except (ConfigError, KubernetesError) as error:
+        if format_ is LogFormat.JSON:
+            logger.critical(str(error))
+            sys.exit(1)
         raise click.ClickException(str(error)) from error
 
 
 @main.command()
-@_CONFIG
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    required=True,
+    help="Configuration file; - for standard input.",
+)
 def check(config: Path) -> None:
-    """Validate a configuration file."""
+    """Validate a configuration file and show the URL of each registry."""
+    name = "standard input" if str(config) == "-" else str(config)
     try:
-        loaded = load_config(config)
-    except ConfigError as error:
+        loaded = read_config(sys.stdin.buffer, name=name) if str(config) == "-" else load_config(config)
+    except (ConfigError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{config}: valid; registries: {', '.join(sorted(loaded.registries))}")
+    click.echo(f"{click.format_filename(name)}: valid; registries: {', '.join(sorted(loaded.registries))}")
+    for binding_name, binding in sorted(loaded.registries.items()):
+        default = " (default)" if binding_name == loaded.default_registry else ""
+        click.echo(f"  {binding_name}: {binding.registry_url}{default}")

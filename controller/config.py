@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from controller.durations import Duration
+from controller.durations import Duration, between
 from controller.errors import InvalidNameError
 from controller.names import (
     BINDING_NAME_PATTERN,
@@ -43,7 +43,7 @@ MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 
 def _check_host(value: str) -> str:
     if not is_host(value):
-        raise ValueError(f"{value!r} is not a host: write host or host:port, without scheme and path")
+        raise ValueError(f"{value!r} is not a host: write host or host:port (1 to 65535), without scheme and path")
     _check_specified(value)
     return value
 
@@ -77,7 +77,7 @@ def normalise_registry_url(value: str) -> str:
         text = f"http://{text}"
     try:
         parts = urlsplit(text)
-        port = parts.port
+        parts.port  # noqa: B018 - raises for a port that is out of range
     except ValueError as error:
         raise ValueError(f"{value!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https"):
@@ -86,10 +86,18 @@ def normalise_registry_url(value: str) -> str:
         raise ValueError("must not carry a user or password: name the files of a Secret in credentials")
     if parts.query or parts.fragment or parts.path not in ("", "/"):
         raise ValueError("must end after host and port: use pathPrefix for a path")
-    if not parts.hostname or not is_host(parts.netloc) or port == 0:
-        raise ValueError(f"{value!r} has no usable host: write for example http://kind-registry:5000")
+    if not is_host(parts.netloc):
+        raise ValueError(f"{value!r} has no usable host or port: write for example http://kind-registry:5000")
     _check_specified(parts.netloc)
     return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _authority(url: str) -> str:
+    """Return the part of a URL between scheme and path; empty if the URL is malformed."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 class _Model(BaseModel):
@@ -142,10 +150,8 @@ class Credentials(_Model):
     @classmethod
     def _check_realms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for realm in value:
-            parts = urlsplit(realm)
             # As strict as the client, which compares the realm that a registry names with these.
-            unusable = "@" in parts.netloc or parts.port == 0 or not re.fullmatch(r"[!-\[\]-~]+", realm)
-            if parts.scheme not in ("http", "https") or not parts.hostname or unusable:
+            if not re.fullmatch(r"https?://[!-\[\]-~]+", realm) or not is_host(_authority(realm)):
                 raise ValueError(f"{realm!r} is not a URL: write for example https://auth.example.com/token")
         return value
 
@@ -251,17 +257,20 @@ class RegistryBinding(_Model):
 class Timings(_Model):
     """Intervals and deadlines. The defaults suit most clusters."""
 
-    resync_interval: Duration = Field(
-        timedelta(minutes=10), description="Mean interval between two verifications of an object."
+    resync_interval: Annotated[Duration, between("1s", "168h")] = Field(
+        timedelta(minutes=10), description="Mean interval between two verifications of an object; 1s to 168h."
     )
-    unavailable_after: Duration = Field(
-        timedelta(seconds=60), description="Duration of an outage after which Ready objects become Unknown."
+    unavailable_after: Annotated[Duration, between("1s", "24h")] = Field(
+        timedelta(seconds=60),
+        description="Duration of a failure after which Ready objects become Unknown; 1s to 24h.",
     )
-    progress_deadline: Duration = Field(
-        timedelta(minutes=10), description="Time after which an object that is Reconciling becomes Stalled."
+    progress_deadline: Annotated[Duration, between("1s", "168h")] = Field(
+        timedelta(minutes=10),
+        description="Time after which an object that is Reconciling becomes Stalled; 1s to 168h.",
     )
-    probe_interval: Duration = Field(
-        timedelta(seconds=5), description="Mean interval between two probes of an unavailable registry."
+    probe_interval: Annotated[Duration, between("100ms", "1h")] = Field(
+        timedelta(seconds=5),
+        description="Mean interval between two probes of an unavailable registry; 100ms to 1h.",
     )
 
 
@@ -295,3 +304,8 @@ class OperatorConfig(_Model):
                     f"Namespaced: give them prefixes that do not contain each other"
                 )
         return self
+
+
+def field_names() -> frozenset[str]:
+    """Return the names of all fields, as written in YAML."""
+    return frozenset(str(field.alias) for model in _Model.__subclasses__() for field in model.model_fields.values())

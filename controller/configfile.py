@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import yaml
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from controller.config import OperatorConfig, RegistryBinding
+from controller.config import OperatorConfig, RegistryBinding, field_names
 from controller.errors import BindingConfigInvalid, ConfigError
+
+_MAX_SIZE: Final = 1 << 20
+"""Largest file, in bytes. A ConfigMap has no more, and PyYAML takes half a minute for this much."""
 
 _MAX_SENTENCE: Final = 400
 _MAX_MESSAGE: Final = 1200
@@ -38,6 +42,25 @@ def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBindin
         raise BindingConfigInvalid(binding_name, _sentences(error)) from error
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Loader that rejects a mapping with two equal keys, of which YAML would silently use the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, before merge keys (``<<``) add fields that the mapping may override."""
+        mapping: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in mapping.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # cannot be the name of a field
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise yaml.MarkedYAMLError(
+                    problem=f"duplicate key {key.value!r} in line {line}, first in {lines[name]}"
+                )
+            lines[name] = line
+        return mapping
+
+
 def read_yaml(text: str) -> Any:
     """Parse a YAML document.
 
@@ -45,10 +68,10 @@ def read_yaml(text: str) -> Any:
         text: The document.
 
     Raises:
-        ConfigError: The text is not valid YAML.
+        ConfigError: The text is not valid YAML, or has duplicate keys.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except Exception as error:
         # PyYAML also raises built-in errors: for an invalid date, a wrong tag, deeply nested brackets.
         raise ConfigError(f"not valid YAML: {error}") from error
@@ -67,7 +90,7 @@ def parse_config(text: str) -> OperatorConfig:
     if not isinstance(data, dict):
         raise ConfigError("the file must be a YAML mapping with defaultRegistry and registries")
     try:
-        return OperatorConfig.model_validate(data)
+        return OperatorConfig.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ConfigError(_sentences(error)) from error
 
@@ -82,18 +105,38 @@ def load_config(path: Path) -> OperatorConfig:
         ConfigError: The file cannot be read or is invalid; the message starts with its path.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            return read_config(file, name=str(path))
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def read_config(file: BinaryIO, *, name: str) -> OperatorConfig:
+    """Read the configuration from an open file.
+
+    Args:
+        file: The file.
+        name: Its name, for errors.
+
+    Raises:
+        ConfigError: The content is invalid; the message starts with the name.
+        OSError: The file cannot be read.
+    """
+    content = file.read(_MAX_SIZE + 1)
+    if len(content) > _MAX_SIZE:
+        raise ConfigError(f"{name}: larger than {_MAX_SIZE} bytes, the limit of a ConfigMap")
     try:
-        return parse_config(text)
+        return parse_config(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: cannot be read: {error}") from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def _sentences(error: ValidationError) -> str:
     """Say what is wrong, as far as that fits where Kubernetes shows it."""
-    sentences = [_shortened(_sentence(detail)) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False, include_input=False)
+    sentences = [_shortened(_sentence(detail)) for detail in details]
     lengths = accumulate(len(sentence) for sentence in sentences)
     shown = max(1, sum(length <= _MAX_MESSAGE for length in lengths))
     more = [f"and {len(sentences) - shown} more"] if shown < len(sentences) else []
@@ -106,12 +149,26 @@ def _shortened(sentence: str) -> str:
 
 def _sentence(detail: ErrorDetails) -> str:
     """Describe the error of one field, starting with its path; the value may be a secret and is left out."""
-    path = ".".join(str(part) for part in detail["loc"] if part != "[key]")
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        message = "unknown field: check its spelling"
-    elif detail["type"] == "missing":
-        message = "required, but missing"
-    elif detail["type"] == "literal_error":  # `service` is the only such field
-        message = "expected the Local variant: write service: local"
+    path = ".".join(_printable(str(part)) for part in detail["loc"] if part != "[key]")
+    match detail["type"]:
+        case "extra_forbidden":
+            message = _unknown_field(str(detail["loc"][-1]))
+        case "missing":
+            message = "required, but missing"
+        case "literal_error":  # `service` is the only such field
+            message = "expected the Local variant: write service: local"
+        case _:
+            message = detail["msg"].removeprefix("Value error, ")
     return f"{path}: {message}" if path else message
+
+
+def _unknown_field(name: str) -> str:
+    """Return what to write instead of an unknown field."""
+    camel = to_camel(name)
+    if camel != name and camel in field_names():
+        return f"unknown field: write {camel} instead of {name}"
+    return "unknown field: check its spelling"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)

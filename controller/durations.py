@@ -8,18 +8,29 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?$")
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?(?:([0-9]+)ms)?")
 
 
-def _parse_duration(value: object) -> object:
-    """Parse a duration as Kubernetes writes it (``10m``, ``1h30m``, ``500ms``)."""
+def parse_duration(value: object) -> timedelta:
+    """Parse a duration as Kubernetes writes it (``10m``, ``1h30m``, ``500ms``).
+
+    Args:
+        value: The text; a timedelta is returned as it is.
+
+    Raises:
+        ValueError: It is something else.
+    """
     if isinstance(value, timedelta):
         return value
-    match = _DURATION.match(value) if isinstance(value, str) and value else None
+    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
     if match is None:
         raise ValueError("not a duration: write for example 90s, 10m or 1h30m")
     hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+    try:
+        return timedelta(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+    except OverflowError:
+        return timedelta.max  # longer than any field allows
 
 
 def format_duration(value: timedelta) -> str:
@@ -35,10 +46,21 @@ def format_duration(value: timedelta) -> str:
     return f"{milliseconds}ms"
 
 
-def _check_duration(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be longer than zero")
-    return value
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 
 
-Duration = Annotated[timedelta, BeforeValidator(_parse_duration), AfterValidator(_check_duration)]
+def between(least: str, most: str) -> AfterValidator:
+    """Return a validator that limits a duration.
+
+    Args:
+        least: The shortest duration allowed, as written in the configuration.
+        most: The longest one.
+    """
+    shortest, longest = parse_duration(least), parse_duration(most)
+
+    def check(value: timedelta) -> timedelta:
+        if not shortest <= value <= longest:
+            raise ValueError(f"must be between {least} and {most}")
+        return value
+
+    return AfterValidator(check)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from aiohttp import web
 
 from controller.errors import ConfigError
+from controller.names import is_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,18 +66,33 @@ async def serve(
         await runner.cleanup()
 
 
+def parse_address(address: str) -> tuple[str | None, int]:
+    """Return host and port; the host is None for all addresses.
+
+    Args:
+        address: ``host:port`` or ``:port``.
+
+    Raises:
+        ValueError: It is something else; the message says what to write.
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdecimal()) or not is_host(f"{host or 'localhost'}:{port}"):
+        raise ValueError(f"'{address}' is not an address: write HOST:PORT or :PORT, with a port from 1 to 65535")
+    return host.strip("[]") or None, int(port)
+
+
 async def _listen(runner: web.AppRunner, address: str, tls: ssl.SSLContext | None) -> asyncio.Server:
-    host, _, port = address.rpartition(":")
     connections: OrderedDict[_Connection, None] = OrderedDict()
     try:
+        host, port = parse_address(address)
         return await asyncio.get_running_loop().create_server(
             lambda: _Connection(cast(web.Server, runner.server), connections),
-            host.strip("[]") or None,
-            int(port),
+            host,
+            port,
             ssl=tls,
             ssl_handshake_timeout=_HANDSHAKE_TIMEOUT if tls else None,
         )
-    except (OSError, OverflowError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot listen on '{address}': {error}") from error
 
 

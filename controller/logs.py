@@ -1,15 +1,24 @@
-"""Logging setup: plain text or JSON, one line per entry whatever a message contains."""
+"""Logging setup: plain text or JSON, one line per entry whatever a message contains; times are RFC 3339 in UTC."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
+from types import TracebackType
 from typing import Any, Final
 
+from pythonjsonlogger.core import LogData
 from pythonjsonlogger.json import JsonFormatter
 
 LEVELS: Final = ("debug", "info", "warning", "error")
+
+_FIELDS: Final = "fields"
+"""Attribute of a log record with its structured fields."""
+
+logger = logging.getLogger(__name__)
 
 
 class LogFormat(StrEnum):
@@ -19,16 +28,50 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+def with_fields(**fields: str | None) -> Mapping[str, Mapping[str, str]]:
+    """Return the ``extra`` argument of a log call with structured fields.
+
+    They are fields of the entry in JSON, and follow the message as ``name=value`` in text.
+
+    Args:
+        fields: The fields; those that are None are left out.
+    """
+    return {_FIELDS: {name: value for name, value in fields.items() if value is not None}}
+
+
 class _TextFormatter(logging.Formatter):
     """Escapes non-printable characters and indents traces, so that text from outside cannot forge an entry."""
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - see below
+        del datefmt
+        return _time(record)
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
-        record.message = _escaped(record.message)
+        fields = "".join(f" {name}={value}" for name, value in getattr(record, _FIELDS, {}).items())
+        record.message = _escaped(f"{record.message}{fields}")
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
         lines = super().formatException(ei).splitlines()
         return "\n".join(f"    {_escaped(line)}" for line in lines)
+
+
+class _JsonFormatter(JsonFormatter):
+    """Adds structured fields."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - the base class's name
+        del datefmt
+        return _time(record)
+
+    def process_log_record(self, log_data: LogData) -> LogData:
+        """Replace the attribute of the record by the fields themselves."""
+        log_data.update(log_data.pop(_FIELDS, {}))
+        return super().process_log_record(log_data)
+
+
+def _time(record: logging.LogRecord) -> str:
+    """Return the time of a record in RFC 3339, in UTC."""
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _escaped(text: str) -> str:
@@ -39,7 +82,7 @@ def _escaped(text: str) -> str:
 
 
 def configure_logging(level: str, format_: LogFormat) -> None:
-    """Send the log to standard error.
+    """Send the log to standard error, with warnings and uncaught exceptions.
 
     Args:
         level: Minimum level, one of :data:`LEVELS`.
@@ -48,7 +91,7 @@ def configure_logging(level: str, format_: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if format_ is LogFormat.JSON:
         handler.setFormatter(
-            JsonFormatter(
+            _JsonFormatter(
                 "%(asctime)s %(levelname)s %(name)s %(message)s",
                 rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             )
@@ -61,3 +104,18 @@ def configure_logging(level: str, format_: LogFormat) -> None:
     # Libraries are too verbose at these levels.
     for name in ("kopf", "httpx", "httpcore", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    sys.unraisablehook = _log_unraisable
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log an exception that ends the process."""
+    logger.critical("Ended by an unexpected error: %s", error, exc_info=(kind, error, trace))
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Log an exception in a finalizer, which nothing can catch."""
+    error = unraisable.exc_value
+    info = None if error is None else (type(error), error, unraisable.exc_traceback)
+    logger.error("Ignored an exception in %r", unraisable.object, exc_info=info)

@@ -34,7 +34,13 @@ specification v1.1, "Pulling manifests", note to implementers), among them the k
 _NAME = re.compile(REPOSITORY_NAME_PATTERN)
 _TAG = re.compile(r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")
 _DIGEST = re.compile(r"^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$")
-_HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)(:[0-9]{1,5})?$", re.IGNORECASE | re.ASCII)
+_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(
+    rf"(\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_LABEL}(\.{_LABEL})*))(:(?P<port>[0-9]{{1,5}}))?",
+    re.ASCII | re.IGNORECASE,
+)
+_MAX_HOST: Final = 253
+_MAX_PORT: Final = 65535
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 _HOW = (
@@ -170,7 +176,14 @@ def is_nested(prefix: str, other: str) -> bool:
 
 def is_host(value: str) -> bool:
     """Return whether ``value`` is exactly ``host`` or ``host:port``, the first part of an image reference."""
-    return _HOST.fullmatch(value) is not None
+    match = _HOST.fullmatch(value)
+    if match is None or not 0 < int(match["port"] or 1) <= _MAX_PORT:
+        return False
+    if match["ipv6"] is not None:
+        return _is_address(match["ipv6"], ipaddress.IPv6Address)
+    name = match["name"]
+    is_ipv4 = re.fullmatch(r"[0-9]+(\.[0-9]+){3}", name) is not None
+    return len(name) <= _MAX_HOST and (not is_ipv4 or _is_address(name, ipaddress.IPv4Address))
 
 
 def is_unspecified(value: str) -> bool:
@@ -194,3 +207,11 @@ def reference_host(value: str, *, default_port: int) -> str:
     """
     is_clear = "." in value or ":" in value or value == "localhost"
     return value if is_clear else f"{value}:{default_port}"
+
+
+def _is_address(text: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True

@@ -244,7 +244,7 @@ def test_wrong_values_are_refused(values: dict[str, Any], said: str, tmp_path: P
 def test_durations_that_the_operator_takes() -> None:
     """The schema is no stricter about durations than the operator."""
     pattern = re.compile(json.loads(chart.schema())["$defs"]["Timings"]["properties"]["resyncInterval"]["pattern"])
-    for text in ("90s", "10m", "1h30m", "500ms", "1.5h"):
+    for text in ("90s", "10m", "1h30m", "1s500ms", "1.5h"):
         assert pattern.search(text), text
         parse_config(
             f"{{defaultRegistry: a, registries: {{a: {{registryUrl: b}}}}, timings: {{resyncInterval: {text}}}}}"

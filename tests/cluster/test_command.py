@@ -63,7 +63,8 @@ def test_a_bad_configuration(tmp_path: Path) -> None:
 
 def test_a_good_configuration(config: Path) -> None:
     """``check`` says so, without a cluster."""
-    assert run("check", "--config", config, kubeconfig="") == (0, f"{config}: valid; registries: artifacts\n")
+    said = f"{config}: valid; registries: artifacts\n  artifacts: http://127.0.0.1:1 (default)\n"
+    assert run("check", "--config", config, kubeconfig="") == (0, said)
 
 
 def test_no_credentials(config: Path) -> None:

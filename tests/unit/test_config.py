@@ -10,12 +10,19 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from controller.config import RepositoryPolicy, normalise_registry_url
+from controller.config import RepositoryPolicy, Timings, field_names, normalise_registry_url
 from controller.configfile import load_config, parse_binding, parse_config, read_yaml
-from controller.durations import format_duration
+from controller.durations import format_duration, parse_duration
 from controller.errors import BindingConfigInvalid, ConfigError
 
 MINIMAL = "defaultRegistry: a\nregistries: {a: {registryUrl: http://registry:5000}}\n"
+
+
+NO_HOSTS = (
+    *("http://x", "x:99999", "x:65536", "x:0", "x:-1", "x:http", "x:", ":5000", "x y", "x..y", "x-", "-x", "[:::]"),
+    *("[1.2.3.4]", "::1", "256.1.1.1", "a" * 64, "x/y", "x@y", "x:5000:5000"),
+)
+"""Not the host of an image reference."""
 
 
 def binding(fields: str) -> str:
@@ -98,19 +105,34 @@ def test_all_fields() -> None:
             binding("repositoryPolicy: Namespaced, repositoryTemplate: 'apps/{namespace}/{name}'"),
             "registries.a: repositoryTemplate must start with",
         ),
-        (binding("references: {host: 'http://x'}"), "registries.a.references.host: 'http://x' is not a host"),
+        *(
+            (binding(f"references: {{host: '{host}'}}"), f"references.host: '{host}' is not a host")
+            for host in NO_HOSTS
+        ),
+        *(
+            (binding(f"credentials: {{tokenRealms: ['{url}']}}"), f"credentials.tokenRealms: '{url}' is not a URL")
+            for url in ("auth", "https://x:99999/token", "https://x:0", "https://x:http", "https://[x/t", "https://u@x")
+        ),
         (
             binding("credentials: {dockerConfigFile: /x, basic: {usernameFile: /u, passwordFile: /p}}"),
             "registries.a.credentials: set either basic or dockerConfigFile",
         ),
-        (binding("credentials: {tokenRealms: [auth]}"), "registries.a.credentials.tokenRealms: 'auth' is not a URL"),
         (binding("tls: {caFile: /x, insecureSkipVerify: true}"), "registries.a.tls: caFile has no effect"),
         (
             "defaultRegistry: a\nregistries: {a: {registryUrl: 'http://r', tls: {}}}",
             "registries.a: tls requires a registryUrl that starts with https://",
         ),
         (f"{MINIMAL}timings: {{resyncInterval: 10}}", "timings.resyncInterval: not a duration: write for example 90s"),
-        (f"{MINIMAL}timings: {{resyncInterval: 0s}}", "timings.resyncInterval: must be longer than zero"),
+        (f"{MINIMAL}timings: {{resyncInterval: 0s}}", "timings.resyncInterval: must be between 1s and 168h"),
+        (f"{MINIMAL}timings: {{resyncInterval: 1ms}}", "timings.resyncInterval: must be between 1s and 168h"),
+        (f"{MINIMAL}timings: {{resyncInterval: 99999999999h}}", "timings.resyncInterval: must be between 1s and 168h"),
+        (f"{MINIMAL}timings: {{resyncInterval: {'9' * 400}h}}", "timings.resyncInterval: must be between 1s and 168h"),
+        (f"{MINIMAL}timings: {{resyncInterval: '10m\n'}}", "timings.resyncInterval: not a duration"),
+        (f"{MINIMAL}timings: {{resync_interval: 5m}}", "write resyncInterval instead of resync_interval"),
+        ("default_registry: a\nregistries: {}", "default_registry: unknown field: write defaultRegistry instead"),
+        ("a: 1\nb: 2\na: 3\n", "duplicate key 'a' in line 3, first in 1"),
+        (f"{MINIMAL}timings:\n  x: 1\n  'x': 2\n", "duplicate key 'x' in line 5, first in 4"),
+        ("registries: {a: {}, a: {}}", "duplicate key 'a' in line 1, first in 1"),
         (f"{MINIMAL}timings: {{resyncInterval: ''}}", "timings.resyncInterval: not a duration"),
     ],
 )
@@ -143,6 +165,12 @@ def test_registry_urls_are_normalised(url: str, normal: str) -> None:
         ("http://r/path", "use pathPrefix for a path"),
         ("http://r?x=1", "use pathPrefix for a path"),
         ("http://r:99999", "is not a URL"),
+        ("http://r:-1", "is not a URL"),
+        ("http://r:http", "is not a URL"),
+        ("http://r:0", "has no usable host"),
+        ("r:99999", "is not a URL"),
+        ("http://r:", "has no usable host"),
+        ("http://[:::]", "has no usable host|is not a URL"),
         ("http://", "has no usable host"),
         ("http://a b", "has no usable host"),
     ],
@@ -199,10 +227,55 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["1ms", "500ms", "1s", "60s", "90s", "2m", "10m", "1h", "36h"])
 def test_formatted_durations_parse_to_the_same_value(text: str) -> None:
     """A formatted duration looks like one in the configuration, and parses to the same value."""
-    config = parse_config(
-        f"{{defaultRegistry: a, registries: {{a: {{registryUrl: b}}}}, timings: {{resyncInterval: {text}}}}}"
+    assert format_duration(parse_duration(text)) == text
+
+
+@pytest.mark.parametrize("name", Timings.model_fields)
+def test_timings_are_bounded_as_described(name: str) -> None:
+    """Each duration has a lower and an upper bound, which are accepted and stated in its description."""
+    field = Timings.model_fields[name]
+    bounds = re.search(r"; (\w+) to (\w+)\.$", field.description or "")
+    assert bounds is not None
+    least, most = (parse_duration(text) for text in bounds.groups())
+    for good in (least, most):
+        assert getattr(Timings.model_validate({name: good}), name) == good
+    for bad in (least - timedelta(milliseconds=1), most + timedelta(milliseconds=1), timedelta.max):
+        with pytest.raises(ValueError, match=f"must be between {bounds[1]} and {bounds[2]}"):
+            Timings.model_validate({name: bad})
+
+
+def test_merge_keys_may_be_overridden() -> None:
+    """A field beside a merge key is no duplicate, however mappings refer to each other."""
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\n"
+    assert read_yaml(text) == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 2, "y": 3}}
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["a", "http://r"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(sorted(field_names())) | st.text() | st.integers() | st.none(), inner)
+        ),
+        max_leaves=8,
     )
-    assert format_duration(config.timings.resync_interval) == text
+)
+def test_any_content_is_accepted_or_rejected_with_a_sentence(content: object) -> None:
+    """Whatever types the values have, the message is one that can be printed."""
+    said = ""
+    try:
+        parse_config(yaml.safe_dump(content, allow_unicode=True))
+    except ConfigError as error:
+        said = str(error)
+    said.encode()
+
+
+def test_files_have_a_maximum_size(tmp_path: Path) -> None:
+    """A file that is larger than any ConfigMap is not read to its end."""
+    with pytest.raises(ConfigError, match="/dev/zero: larger than 1048576 bytes"):
+        load_config(Path("/dev/zero"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 import json
 import logging
+import re
+import subprocess
+import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
-from controller.logs import LogFormat, configure_logging
+from controller.logs import LogFormat, configure_logging, with_fields
 
 FORGED = "a\n2026-01-01 ERROR forged\r\x1b[31m\u2028\u202ex"
 
@@ -16,8 +20,11 @@ def restored_logging() -> Iterator[None]:
     """Restore the logging of the test run."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
+    hooks = sys.excepthook, sys.unraisablehook
     yield
     root.handlers[:], root.level = before[0], before[1]
+    sys.excepthook, sys.unraisablehook = hooks
+    logging.captureWarnings(capture=False)
 
 
 def log(capsys: pytest.CaptureFixture[str], format_: LogFormat) -> str:
@@ -48,7 +55,68 @@ def test_json_is_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None
     assert [entry["level"] for entry in entries] == ["INFO", "ERROR"]
     assert entries[0]["message"] == f"name {FORGED}"
     assert entries[0]["logger"] == "controller.test"
-    assert "time" in entries[0]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entries[0]["time"])
+
+
+def test_structured_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fields are fields in JSON, even one named like an attribute of log records, and name=value in text."""
+    for format_ in LogFormat:
+        configure_logging("info", format_)
+        fields = with_fields(namespace="team", name="web", registry=None, reason=FORGED)
+        logging.getLogger("controller.test").info("Ready", extra=fields)
+    text, entry = capsys.readouterr().err.splitlines()
+    assert "Z INFO    controller.test: Ready namespace=team name=web reason=a\\x0a2026" in text
+    assert {name: json.loads(entry)[name] for name in ("message", "namespace", "name", "reason", "logger")} == {
+        "message": "Ready",
+        "namespace": "team",
+        "name": "web",
+        "reason": FORGED,
+        "logger": "controller.test",
+    }
+
+
+def test_warnings_are_entries(capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning of a library is a line of the log like any other."""
+    configure_logging("info", LogFormat.JSON)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=True)
+        warnings.warn(FORGED, stacklevel=1)
+    assert FORGED in json.loads(capsys.readouterr().err)["message"]
+
+
+_UNCAUGHT = """
+import asyncio, gc
+from controller.logs import LogFormat, configure_logging
+
+class Broken:
+    def __del__(self):
+        raise ValueError("in a finalizer")
+
+async def main():
+    asyncio.get_running_loop().create_future().set_exception(ValueError("in a task"))
+    gc.collect()
+    del Broken.instance
+    raise ValueError("at the\\nend")
+
+configure_logging("info", LogFormat.JSON)
+Broken.instance = Broken()
+asyncio.run(main())
+"""
+
+
+def test_uncaught_exceptions_are_entries() -> None:
+    """Exceptions that nothing catches, wherever they are raised, are one JSON object each."""
+    done = subprocess.run([sys.executable, "-c", _UNCAUGHT], check=False, capture_output=True, text=True, timeout=60)
+    entries = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 1
+    assert [entry["exc_info"].splitlines()[-1] for entry in entries] == [
+        "ValueError: in a task",
+        "ValueError: in a finalizer",
+        "end",
+    ]
+    assert {entry["level"] for entry in entries} == {"ERROR", "CRITICAL"}
 
 
 def test_libraries_log_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:

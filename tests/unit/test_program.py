@@ -1,5 +1,6 @@
 """Start of the program."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,7 @@ _REFUSED = {
 
 @pytest.mark.parametrize(("text", "said"), _REFUSED.values(), ids=_REFUSED.keys())
 def test_a_refused_configuration_shows_in_the_pod(text: str | None, said: str, tmp_path: Path) -> None:
-    """Of a container that failed the kubelet keeps the end of the log, 80 lines and 2048 bytes: the whole sentence."""
+    """Of a container that failed the kubelet keeps the end of the log, 80 lines and 2048 bytes: the whole entry."""
     config = tmp_path / "config.yaml"
     if text is not None:
         config.write_text(f"defaultRegistry: a\n{text}\n")
@@ -73,5 +74,6 @@ def test_a_refused_configuration_shows_in_the_pod(text: str | None, said: str, t
     done = subprocess.run([*command, "--leader-elect"], capture_output=True, check=False, timeout=60, env={})
     assert done.returncode == 1
     shown = b"".join(done.stderr.splitlines(keepends=True)[-80:])[-2048:].decode()
-    assert shown.startswith(f"Error: {config}: ")
-    assert said in shown
+    message = json.loads(shown)["message"]
+    assert message.startswith(f"{config}: ")
+    assert said in message

@@ -1,0 +1,93 @@
+"""The command line: `check`, and addresses of servers."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from controller.cli import main
+
+GOOD = "defaultRegistry: b\nregistries: {b: {registryUrl: 'R:5000/'}, a: {registryUrl: https://a}}\n"
+
+
+def check(config: Path | str, *, stdin: bytes | None = None) -> Result:
+    """Run `check`; it never ends with an exception."""
+    result = CliRunner().invoke(main, ["check", "--config", str(config)], input=stdin)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+def test_a_good_file_is_shown_as_it_is_understood(tmp_path: Path) -> None:
+    """The URL of each registry is that which the operator calls."""
+    file = tmp_path / "config.yaml"
+    file.write_text(GOOD)
+    shown = "valid; registries: a, b\n  a: https://a\n  b: http://r:5000 (default)\n"
+    assert (check(file).exit_code, check(file).stdout) == (0, f"{file}: {shown}")
+    assert check("-", stdin=GOOD.encode()).stdout == f"standard input: {shown}"
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    """As of a shell's ``<(helm template ...)``."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(GOOD,))
+    writer.start()
+    assert check(pipe).exit_code == 0
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\1\2\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"- a\n- b\n",
+        b"just text",
+        b"[" * 5000,
+        b"{a: " * 5000,
+        b"a: &a [*a, *a]",
+        b"registries: &a {x: *a}",
+        b"defaultRegistry: null\nregistries: null\ntimings: null\n",
+        b"defaultRegistry: a\nregistries: {a: null}\n",
+        b"defaultRegistry: 1\nregistries: {1: {registryUrl: 5000, pathPrefix: 7, references: {host: 5}}}\n",
+        b"defaultRegistry: A\nregistries: {A: {registryUrl: r}}\n",
+        b"defaultRegistry: 2001-99-99\n",
+        b'"\\ud800": 1\n',
+        b"a: 1\na: 2\n",
+        b"registry_url: x\n",
+        GOOD.encode() + b"timings: {resyncInterval: 99999999999h}\n",
+        GOOD.encode() + b"---\n" + GOOD.encode(),
+    ],
+)
+def test_a_bad_file_is_refused_with_a_sentence(content: bytes, tmp_path: Path) -> None:
+    """From a file and from standard input alike, without a trace."""
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    for result in (check(file), check("-", stdin=content)):
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: ")
+        assert "Traceback" not in result.stderr
+
+
+def test_what_cannot_be_read_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    """A directory, a file that does not exist, a loop of links, a name that is too long."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in (tmp_path, tmp_path / "missing", loop, "x" * 300, "/proc/self/mem"):
+        result = check(path)
+        assert result.exit_code in (1, 2)
+        assert "Error: " in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--health-address", "--metrics-address"])
+@pytest.mark.parametrize(
+    "address", [":99999", ":65536", ":0", ":-1", ":http", ":", "", "8080", "x", "::1:80", "[::1]", "a b:80", "[x]:80"]
+)
+def test_an_address_that_is_none_is_refused(option: str, address: str) -> None:
+    """Instead of listening on another port, or on another address, than the one that was meant."""
+    result = CliRunner().invoke(main, ["run", "--config", "x", option, address])
+    assert result.exit_code == 2
+    assert "is not an address: write HOST:PORT or :PORT" in result.stderr
