@@ -63,15 +63,18 @@ def register_handlers(
         match event["type"]:
             case "DELETED":  # delete: nothing happens in the registry; the repository and its images stay
                 target.deleted(repository)
-            case None if repository.is_handled:  # resume: verify it, when there is time
+            case "ADDED" | None if repository.is_handled:  # resume, or back in the selector: verify it, with time
                 target.enqueue(repository, Priority.LOW)
             case _:  # create, update, or anything of that kind while no operator was running
                 target.enqueue(repository, Priority.HIGH)
 
 
 def is_relevant(event: kopf.RawEvent, **_: Any) -> bool:
-    """Return whether an event needs handling; the operator's own status writes do not."""
-    if event["type"] not in ("ADDED", "MODIFIED"):
+    """Return whether an event needs handling; the operator's own status writes do not.
+
+    ADDED is also the event of an object whose labels fit the selector again: it was forgotten when they did not.
+    """
+    if event["type"] != "MODIFIED":
         return True
     repository = ArtifactRepository.from_body(event["object"])
     return repository.deleting or not repository.is_handled

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -199,19 +200,7 @@ class Manager:
         """Reconcile until the process stops, then stop gracefully; cancelled when leadership is lost."""
         self._set_not_ready("waiting for the API server")
         await self._unless_stopping(self._wait_for_access())
-        with contextlib.suppress(ConfigError):  # keep the last valid one; the runner reports the error
-            self._config = load_config(self._options.config)
-        runner = Runner(
-            scope=self._options.scope,
-            config_file=self._options.config,
-            config=self._config,
-            api=self._api,
-            events=events,
-            check_leadership=check_leadership,
-            metrics=self._metrics,
-            clock=self._clock,
-            rng=self._rng,
-        )
+        runner = self._new_runner(events, check_leadership)
         grace = 0.0
         try:
             await self._unless_stopping(
@@ -219,7 +208,26 @@ class Manager:
             )
             grace = self._options.grace
         finally:
+            self._config = runner.config
             await runner.stop(grace=grace)
+
+    def _new_runner(self, events: EventRecorder, check_leadership: Callable[[], None]) -> Runner:
+        """Return a runner with the configuration in the file, or with the last valid one if that cannot be used."""
+        new = functools.partial(
+            Runner,
+            scope=self._options.scope,
+            config_file=self._options.config,
+            api=self._api,
+            events=events,
+            check_leadership=check_leadership,
+            metrics=self._metrics,
+            clock=self._clock,
+            rng=self._rng,
+        )
+        try:
+            return new(config=load_config(self._options.config))
+        except ConfigError:  # the runner reports it
+            return new(config=self._config)
 
     async def _wait_for_access(self) -> None:
         """Return once the objects can be read; log each new error."""

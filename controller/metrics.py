@@ -26,8 +26,8 @@ class Metrics:
         self.retries = self._counter("retries", "Reconciles that are retried after a backoff.")
         self.status_writes = self._counter("status_writes", "Writes of the status of objects.")
         self.config_loads = self._counter("config_loads", "Changes of the configuration file by result.", "result")
-        self.config_good = self._gauge("config_good", "1 if the configuration file is in use, 0 if it is invalid.")
-        self.config_good.set(1)
+        self._config = _ConfigCollector()
+        self.registry.register(self._config)
         self.drift_repairs = self._counter(
             "drift_repairs", "Repositories that had vanished and were created again.", "registry"
         )
@@ -59,6 +59,14 @@ class Metrics:
         """
         self._queue_depth.set_function(depth)
         self._objects.ready = ready
+
+    def observe_config(self, is_good: Callable[[], bool] | None) -> None:
+        """Set the source of the gauge of the configuration file.
+
+        Args:
+            is_good: Returns whether the file is in use; None if this process does not follow it, as a standby.
+        """
+        self._config.is_good = is_good
 
     def observe_leader(self, is_leader: Callable[[], bool]) -> None:
         """Set the source of the leader gauge.
@@ -111,6 +119,22 @@ class _ObjectCollector(Collector):
         tally = Tally(self.ready())
         for status in ConditionStatus:
             family.add_metric((ConditionType.READY, status), tally[status])
+        yield family
+
+
+class _ConfigCollector(Collector):
+    """Exports whether the configuration file is in use, from the process that follows it."""
+
+    def __init__(self) -> None:
+        self.is_good: Callable[[], bool] | None = None
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "artifact_repository_config_good",
+            "1 if the configuration file is in use, 0 if it is invalid. Only the leader exports it.",
+        )
+        if self.is_good is not None:
+            family.add_metric((), 1 if self.is_good() else 0)
         yield family
 
 

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from controller.addresses import RegistryHosting
 from controller.api.conditions import ConditionStatus, ConditionType
@@ -17,9 +16,8 @@ from controller.api.target import intended_registry
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.backoff import OPERATOR_BACKOFF
 from controller.config import OperatorConfig, RegistryBinding
-from controller.configfile import load_config
+from controller.configfollower import POLL_INTERVAL, ConfigFollower
 from controller.durations import format_duration
-from controller.errors import ConfigError
 from controller.handlers import watch
 from controller.kube.client import KubernetesClient
 from controller.kube.localregistry import LocalRegistryDiscovery
@@ -36,9 +34,6 @@ from controller.registryfiles import RegistryFiles
 from controller.watchmonitor import WatchMonitor
 
 logger = logging.getLogger(__name__)
-
-_POLL_INTERVAL: Final = 2.0
-"""Interval between two checks of files for changes, in seconds; the kubelet takes up to a minute to update them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ class Runner:
     Args:
         scope: Which objects are reconciled.
         config_file: The configuration file; changes are applied.
-        config: The last valid configuration.
+        config: The configuration to start with.
         api: The API server.
         events: The event recorder.
         check_leadership: Called before each registry request and each status write; raises LeadershipLost.
@@ -85,7 +80,6 @@ class Runner:
         rng: random.Random,
     ) -> None:
         self._scope = scope
-        self._config_file = config_file
         self._api = api
         self._events = events
         self._metrics = metrics
@@ -110,8 +104,16 @@ class Runner:
             metrics=metrics,
         )
         self._sweep = Sweep(self._controller, store=api, clock=clock, rng=rng)
+        self._follower = ConfigFollower(
+            config_file, registries=self._registries, on_applied=self._reconfigured, events=events, metrics=metrics
+        )
         self._discovery = LocalRegistryDiscovery(api, rng=rng)
         metrics.observe_registries(self._registries.failing_since)
+
+    @property
+    def config(self) -> OperatorConfig:
+        """The last valid configuration."""
+        return self._registries.config
 
     async def run(
         self, *, set_not_ready: Callable[[str | None], None], install_signal_handlers: Callable[[], None]
@@ -138,7 +140,7 @@ class Runner:
                     rng=self._rng,
                 )
             )
-            group.create_task(self._follow_config())
+            group.create_task(self._follower.run())
             group.create_task(self._follow_registry_files())
 
     async def stop(self, *, grace: float) -> None:
@@ -183,39 +185,10 @@ class Runner:
                 delays = OPERATOR_BACKOFF.delays(self._rng)
             await asyncio.sleep(next(delays))
 
-    async def _follow_config(self) -> None:
-        """Apply changes of the configuration file; report an invalid one and keep the last valid one."""
-        seen: bytes | None = None
-        problem = ""
-        while True:
-            await asyncio.sleep(_POLL_INTERVAL)
-            text = await asyncio.to_thread(_read, self._config_file)
-            if text == seen and not problem:  # a problem may be fixed in another file that the configuration names
-                continue
-            seen = text
-            try:
-                config = await asyncio.to_thread(load_config, self._config_file)
-                if config != self._registries.config:
-                    self._registries.configure(config)
-                elif not problem:
-                    continue
-            except ConfigError as error:
-                if str(error) != problem:
-                    problem = str(error)
-                    self._report_invalid_config(problem)
-                continue
-            problem = ""
-            logger.info("The configuration has changed; registries: %s", ", ".join(sorted(config.registries)))
-            self._metrics.config_loads.labels("good").inc()
-            self._metrics.config_good.set(1)
-            await self._controller.reconfigured()
-            await self._sweep()
-
-    def _report_invalid_config(self, problem: str) -> None:
-        logger.error("The changed configuration is invalid; the last valid one is kept: %s", problem)
-        self._metrics.config_loads.labels("invalid").inc()
-        self._metrics.config_good.set(0)
-        self._events.event(None, EventType.WARNING, "InvalidConfiguration", problem)
+    async def _reconfigured(self) -> None:
+        """Have all objects reconciled with a new configuration."""
+        await self._controller.reconfigured()
+        await self._sweep()
 
     async def _follow_registry_files(self) -> None:
         """Retry failed objects of a registry as soon as its credential or CA files change."""
@@ -226,7 +199,7 @@ class Runner:
                 names = ", ".join(sorted(changed))
                 logger.info("Credential or CA files of %s have changed; retrying failed objects", names)
                 await self._sweep(only=functools.partial(self._is_failing_in, changed))
-            await asyncio.sleep(_POLL_INTERVAL)
+            await asyncio.sleep(POLL_INTERVAL)
 
     def _is_failing_in(self, registries: set[str], object_: ArtifactRepository) -> bool:
         is_ready = object_.condition(ConditionType.READY).get("status") == ConditionStatus.TRUE
@@ -277,11 +250,3 @@ def _registry_factory(metrics: Metrics, check_leadership: Callable[[], None]) ->
         return LocalArtifactRegistry(name, binding, before_request=check_leadership, on_request=observe)
 
     return connect
-
-
-def _read(path: Path) -> bytes | None:
-    """Return the content of a file; None if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None

@@ -121,10 +121,10 @@ def _situations() -> list[Situation]:
     return [
         Situation("Created or verified", _NEW, _VERIFIED),
         Situation("Registry unavailable, never Ready", _NEW, down),
-        Situation(f"Registry unavailable for less than {patience}, was Ready", ready, blip),
+        Situation(f"Any failure that is retried, for less than {patience}, was Ready", ready, blip),
         Situation("Registry unavailable for longer, was Ready", ready, down),
         Situation("Credentials, configuration or registry have to be fixed, never Ready", _NEW, denied),
-        Situation("Credentials, configuration or registry have to be fixed, was Ready", ready, denied),
+        Situation("The same for longer, was Ready", ready, denied),
         Situation(
             f"Any of these failures for longer than {deadline}", _seen(ready, down), down, _TIMINGS.progress_deadline
         ),

@@ -25,11 +25,9 @@ from controller.registry.protocol import Origin
 TERMINAL_REASONS: Final = frozenset({Reason.POLICY_VIOLATION, Reason.INVALID_NAME})
 """Reasons that only a change of the object can resolve: Stalled at once, and not retried."""
 
-_OUTAGE_REASONS: Final = frozenset({Reason.REGISTRY_UNAVAILABLE, Reason.TLS_VERIFICATION_FAILED})
-"""Reasons that may be temporary: a Ready object is not updated before ``unavailableAfter`` has passed."""
-
 _OWNED: Final = frozenset(ConditionType)
 _SUSPENDED: Final = "Suspended by spec.suspend; set it to false to resume. The registry is not contacted."
+_LATE: Final = Reason.PROGRESS_DEADLINE_EXCEEDED
 _RETRYING: Final = "Retrying; Ready has the cause."
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -210,8 +208,9 @@ def _failed(repository: ArtifactRepository, outcome: Failed, now: datetime, timi
     same = _is_same_target(repository, outcome.registry, outcome.repository_name)
     was_ready = same and bool(repository.status.get("uri"))
     ready = repository.condition(ConditionType.READY)
-    if outcome.reason in _OUTAGE_REASONS and was_ready and ready.get("status") == ConditionStatus.TRUE:
-        patience = timings.unavailable_after - outcome.failing_for
+    terminal = outcome.reason in TERMINAL_REASONS
+    if not terminal and was_ready and ready.get("status") == ConditionStatus.TRUE:
+        patience = timings.unavailable_after - outcome.failing_for  # it may pass in a moment, whatever the reason is
         if patience > timedelta(0):
             return Decision(repository.status, recheck_after=patience)
 
@@ -223,7 +222,6 @@ def _failed(repository: ArtifactRepository, outcome: Failed, now: datetime, timi
     if outcome.repository_name is not None:
         status["repositoryName"] = outcome.repository_name
 
-    terminal = outcome.reason in TERMINAL_REASONS
     ready_status = ConditionStatus.UNKNOWN if was_ready and not terminal else ConditionStatus.FALSE
     message = _stable_message(ready, ready_status, outcome)
     conditions = {ConditionType.READY: _Condition(ready_status, outcome.reason, message)}
@@ -236,7 +234,7 @@ def _failed(repository: ArtifactRepository, outcome: Failed, now: datetime, timi
     else:
         deadline = format_duration(timings.progress_deadline)
         message = f"Not ready for more than {deadline}; retries continue. Ready has the cause."
-        conditions[ConditionType.STALLED] = _Condition(ConditionStatus.TRUE, Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+        conditions[ConditionType.STALLED] = _Condition(ConditionStatus.TRUE, _LATE, message)
     status["conditions"] = _conditions(repository, now, conditions)
     return Decision(status, recheck_after)
 
@@ -251,12 +249,27 @@ def _stable_message(ready: Mapping[str, Any], ready_status: ConditionStatus, out
 def _time_left(repository: ArtifactRepository, now: datetime, timings: Timings) -> timedelta:
     """Return how long the object may remain Reconciling; zero or less if it becomes Stalled."""
     stalled = repository.condition(ConditionType.STALLED)
-    if stalled.get("status") == ConditionStatus.TRUE and stalled.get("reason") == Reason.PROGRESS_DEADLINE_EXCEEDED:
+    is_late = stalled.get("status") == ConditionStatus.TRUE and stalled.get("reason") == _LATE
+    if is_late and not _is_outdated(stalled, repository):
         return timedelta(0)
     reconciling = repository.condition(ConditionType.RECONCILING)
-    if reconciling.get("status") != ConditionStatus.TRUE:
+    if reconciling.get("status") != ConditionStatus.TRUE or _is_restarted(reconciling, repository, now):
         return timings.progress_deadline
     return timings.progress_deadline - (now - _parse_time(reconciling.get("lastTransitionTime")))
+
+
+def _is_restarted(reconciling: Mapping[str, Any], repository: ArtifactRepository, now: datetime) -> bool:
+    """Return whether the deadline starts now although the object is Reconciling already.
+
+    It starts with each generation, and where an edit or another clock put its start into the future.
+    """
+    return _is_outdated(reconciling, repository) or _parse_time(reconciling.get("lastTransitionTime")) > now
+
+
+def _is_outdated(condition: Mapping[str, Any], repository: ArtifactRepository) -> bool:
+    """Return whether a condition is about an older generation."""
+    observed: object = condition.get("observedGeneration", repository.generation)
+    return observed != repository.generation
 
 
 def _handled(repository: ArtifactRepository) -> dict[str, Any]:
@@ -286,6 +299,8 @@ def _conditions(
     for type_, (status, reason, message) in desired.items():
         before = repository.condition(type_)
         changed = before.get("status") != status or not before.get("lastTransitionTime")
+        if type_ is ConditionType.RECONCILING:
+            changed = changed or _is_restarted(before, repository, now)
         ours[type_] = {
             "type": str(type_),
             "status": str(status),

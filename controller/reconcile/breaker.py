@@ -62,12 +62,14 @@ class CircuitBreaker:
     """
 
     def __init__(self, *, probe_interval: float, clock: Clock, rng: random.Random) -> None:
-        self.probe_interval = probe_interval
+        self._probe_interval = probe_interval
         self._clock = clock
         self._rng = rng
         self._failures = 0
         self._trial_running = False
         self._only_pushes_fail = False
+        self._retry_at = 0.0
+        """When a probe is allowed by the last Retry-After."""
         self.state = BreakerState.CLOSED
         self.failing_since: float | None = None
         """Time of the first failure since the last success, in seconds."""
@@ -137,12 +139,13 @@ class CircuitBreaker:
         if self.failing_since is None:
             self.failing_since = now
         retry_after = error.retry_after or 0.0  # bounded by the client
+        self._retry_at = max(self._retry_at, now + retry_after)
         if self.state is BreakerState.OPEN:
             # A call that was in progress when the breaker opened; its Retry-After still counts.
-            self.next_probe = max(self.next_probe or 0.0, now + retry_after)
+            self.next_probe = max(self.next_probe or 0.0, self._retry_at)
         elif self.state is BreakerState.HALF_OPEN or self._failures >= FAILURES_TO_OPEN or retry_after:
             self.state = BreakerState.OPEN
-            self.next_probe = now + max(self._jittered_interval(), retry_after)
+            self.next_probe = max(now + self._jittered_interval(), self._retry_at)
 
     def probe_succeeded(self) -> None:
         """Record that the registry responded to the probe: let one call through."""
@@ -155,7 +158,20 @@ class CircuitBreaker:
         if self.state is BreakerState.OPEN:
             self.last_failure = error
             self._only_pushes_fail = False
-            self.next_probe = self._clock.monotonic() + max(self._jittered_interval(), error.retry_after or 0.0)
+            now = self._clock.monotonic()
+            self._retry_at = max(self._retry_at, now + (error.retry_after or 0.0))
+            self.next_probe = max(now + self._jittered_interval(), self._retry_at)
+
+    def set_probe_interval(self, interval: float) -> None:
+        """Change the mean time between two probes; a shorter one applies to the next probe.
+
+        Args:
+            interval: The new mean time, in seconds.
+        """
+        self._probe_interval = interval
+        if self.next_probe is not None:
+            earliest = self._clock.monotonic() + self._jittered_interval()
+            self.next_probe = max(min(self.next_probe, earliest), self._retry_at)
 
     def close(self) -> None:
         """Close a half-open breaker for which no trial call is left: the successful probe has to suffice."""
@@ -163,4 +179,4 @@ class CircuitBreaker:
             self._record_success(pushed=True)
 
     def _jittered_interval(self) -> float:
-        return self.probe_interval * self._rng.uniform(0.5, 1.5)
+        return self._probe_interval * self._rng.uniform(0.5, 1.5)

@@ -6,21 +6,21 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from datetime import timedelta
 from functools import partial
 from math import inf
 from typing import Final
 
 from controller.api.conditions import ConditionStatus, ConditionType
+from controller.api.status import Failed
 from controller.api.target import intended_registry
 from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.backoff import Backoff
 from controller.errors import Conflict, KubernetesError, LeadershipLost, ObjectGone
+from controller.logs import with_fields
 from controller.metrics import Metrics
-from controller.reconcile.interfaces import Clock, ObjectStore
-from controller.reconcile.ratelimit import Reservation
+from controller.reconcile.interfaces import Clock, ObjectStore, RepositoryRegistry
 from controller.reconcile.reconciler import (
     SLOW,
     Done,
@@ -31,6 +31,7 @@ from controller.reconcile.reconciler import (
     Retry,
     WhenAvailable,
 )
+from controller.reconcile.records import Record
 from controller.reconcile.recovery import OutageObserver, Recovery
 from controller.reconcile.registries import RegistryPool
 from controller.reconcile.workqueue import Item, Priority, WorkQueue
@@ -52,25 +53,6 @@ LOW_PRIORITY_SHARE: Final = 4
 
 _MAX_RECONCILE: Final = 60.0
 """Maximum time that old connections are kept for reconciles that still use them, in seconds."""
-
-
-@dataclass(slots=True)
-class _Record:
-    """What the controller knows of one object, whether it is queued or not.
-
-    Args:
-        last_seen: When it was last reported or reconciled, on the monotonic clock.
-        version: The newest known version of it, or of an object of the same name before it.
-        ready: Status of its Ready condition; None before its first reconcile.
-        waiting_for: The registry whose recovery it waits for; None for none.
-        reservation: Reservation of its failure write; None for none.
-    """
-
-    last_seen: float
-    version: int
-    ready: str | None = None
-    waiting_for: str | None = None
-    reservation: Reservation | None = None
 
 
 class Controller:
@@ -108,8 +90,9 @@ class Controller:
             newer=ArtifactRepository.is_newer_than, lane=self._lane
         )
         self._recovery = Recovery(registries=registries, clock=clock)
-        self._records: dict[Key, _Record] = {}
+        self._records: dict[Key, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._workers: Counter[tuple[Hashable, Priority]] = Counter()
         """Reconciles in progress by lane and priority: a registry that hangs occupies only its own workers."""
         self._timer: asyncio.TimerHandle | None = None
@@ -147,13 +130,22 @@ class Controller:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def reconfigured(self) -> None:
-        """Apply a new set of registries; connections of old ones are closed when their requests have finished."""
+        """Apply a new set of registries, without waiting for reconciles in progress, which may hang."""
         await self._recovery.restart()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=_MAX_RECONCILE)
-        await self._registries.close_retired()
+        closing = asyncio.create_task(self._close_retired(self._registries.retired, set(self._tasks)))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close_retired(self, retired: Sequence[RepositoryRegistry], users: set[asyncio.Task[None]]) -> None:
+        """Close connections of old registries when the reconciles that may use them have finished."""
+        if users:
+            await asyncio.wait(users, timeout=_MAX_RECONCILE)
+        await self._registries.close_retired(retired)
 
     def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
         """Have an object reconciled as soon as possible.
@@ -225,7 +217,7 @@ class Controller:
     def _see(self, repository: ArtifactRepository, now: float) -> None:
         record = self._records.get(repository.key)
         if record is None:
-            self._records[repository.key] = _Record(now, repository.version)
+            self._records[repository.key] = Record(now, repository.version)
         else:
             record.last_seen, record.version = now, max(record.version, repository.version)
 
@@ -238,7 +230,7 @@ class Controller:
         self._queue.expedite(key, now=self._clock.monotonic())
         self._dispatch()
 
-    def _stop_waiting(self, key: Key, record: _Record) -> None:
+    def _stop_waiting(self, key: Key, record: Record) -> None:
         if record.waiting_for is not None:
             self._recovery.discard(key, record.waiting_for)
             record.waiting_for = None
@@ -282,55 +274,67 @@ class Controller:
     async def _process(self, item: Item[Key, ArtifactRepository]) -> None:
         """Reconcile one object and requeue it, whatever happens: a key that stays in flight would be lost."""
         started = self._clock.monotonic()
-        self._metrics.queue_latency.observe(item.waited)
         repository: ArtifactRepository | None = item.state
         requeue: Requeue = Retry(SLOW)
         try:
+            self._metrics.queue_latency.observe(item.waited)
             repository, requeue = await self._reconcile(item, started)
         except Exception:
             # A bug: this object must neither be lost nor stop others.
-            logger.exception("Reconciling %s failed unexpectedly", item.key)
+            fields = with_fields(namespace=item.key.namespace, name=item.key.name)
+            logger.exception("Reconciling %s failed unexpectedly", item.key, extra=fields)
             self._metrics.reconciles.labels("defect").inc()
         finally:
+            self._requeue(item, repository, requeue)
             self._metrics.reconcile_duration.observe(self._clock.monotonic() - started)
-        self._requeue(item, repository, requeue)
 
     async def _reconcile(
         self, item: Item[Key, ArtifactRepository], now: float
     ) -> tuple[ArtifactRepository | None, Requeue]:
         """Return the object as it is now (None where it no longer exists), and when to reconcile it again."""
-        record = self._records.get(item.key)
+        record, revision = self._records.get(item.key), self._registries.revision
         if record is not None:
             self._stop_waiting(item.key, record)
-        failing_for = timedelta(seconds=0 if item.failing_since is None else now - item.failing_since)
+        since = record.failing_since if record else None
         try:
             result = await self._reconciler.reconcile(
-                item.state, failing_for=failing_for, reservation=record.reservation if record else None
+                item.state,
+                failing_for=timedelta(seconds=0 if since is None else now - since),
+                reservation=record.reservation if record else None,
             )
-        except ObjectGone:
-            return self._gone()
-        except Conflict:
-            return await self._read_again(item.state)
-        except KubernetesError as error:
-            return self._write_failed(item.state, error)
         except LeadershipLost as error:
             logger.info("Stopped reconciling %s: %s", item.key, error)
-            return item.state, Retry(_API_SERVER)
+            return item.state, self._after_api_failure(item.key, _API_SERVER)
         self._note(result)
+        match result.write_error:
+            case None:
+                pass
+            case ObjectGone():
+                return self._gone()
+            case Conflict():
+                return await self._read_again(item.state)
+            case failure:
+                return self._write_failed(item.state, failure)
+        if self._registries.revision != revision:
+            return result.repository, RequeueAfter(0)  # it may have been reconciled with the old configuration
         return result.repository, result.requeue
 
     def _note(self, result: Result) -> None:
         """Record a result in metrics and in the object's record; start a prober where its registry failed."""
-        self._metrics.reconciles.labels(type(result.outcome).__name__.lower()).inc()
+        if result.write_error is None:
+            self._metrics.reconciles.labels(type(result.outcome).__name__.lower()).inc()
         if result.written:
             self._metrics.status_writes.inc()
         if result.recreated:
             self._metrics.drift_repairs.labels(result.registry).inc()
-        record = self._records.get(result.repository.key)
+        record, now = self._records.get(result.repository.key), self._clock.monotonic()
         if record is not None:  # it may have been forgotten while in flight
             record.ready = str(result.repository.condition(ConditionType.READY).get("status", ConditionStatus.UNKNOWN))
             record.reservation = result.reservation
-            self._see(result.repository, self._clock.monotonic())
+            record.note_attempt(now, failed=isinstance(result.outcome, Failed))
+            if result.write_error is None:
+                record.api_failures = 0
+            self._see(result.repository, now)
         elif result.reservation is not None:
             result.reservation.release()
         self._recovery.ensure_prober(result.registry)
@@ -346,14 +350,23 @@ class Controller:
         if newest.deleting:
             return self._gone()
         self._metrics.reconciles.labels("conflict").inc()
-        return newest, Retry(_CONFLICT)
+        return newest, self._after_api_failure(repository.key, _CONFLICT)
 
     def _write_failed(
         self, repository: ArtifactRepository, error: KubernetesError
     ) -> tuple[ArtifactRepository, Requeue]:
-        logger.warning("Failed to write the status of %s, retrying: %s", repository.key, error)
+        fields = with_fields(namespace=repository.key.namespace, name=repository.key.name)
+        logger.warning("Failed to write the status of %s, retrying: %s", repository.key, error, extra=fields)
         self._metrics.reconciles.labels("api_error").inc()
-        return repository, Retry(_API_SERVER)
+        return repository, self._after_api_failure(repository.key, _API_SERVER)
+
+    def _after_api_failure(self, key: Key, backoff: Backoff) -> RequeueAfter:
+        """Return when to reconcile an object again that could not be read or written."""
+        record = self._records.get(key)
+        if record is not None:
+            record.api_failures += 1
+        self._metrics.retries.inc()
+        return RequeueAfter(backoff.delay(record.api_failures if record else 1, self._rng))
 
     def _gone(self) -> tuple[None, Requeue]:
         self._metrics.reconciles.labels("gone").inc()
@@ -362,7 +375,7 @@ class Controller:
     def _requeue(
         self, item: Item[Key, ArtifactRepository], repository: ArtifactRepository | None, requeue: Requeue
     ) -> None:
-        key, now = item.key, self._clock.monotonic()
+        key, now, record = item.key, self._clock.monotonic(), self._records.get(item.key)
         state = repository or item.state
         match requeue:
             case Done():
@@ -371,12 +384,15 @@ class Controller:
                 self._queue.requeue(key, state, delay + _MARGIN, now=now)
             case WhenAvailable(registry, latest):
                 self._queue.requeue(key, state, _MAX_WAIT if latest is None else latest + _MARGIN, now=now)
-                if (record := self._records.get(key)) is not None:
+                if record is not None:
                     record.waiting_for = registry
                     self._recovery.add(key, registry)
             case Retry(backoff, latest):
-                delay = backoff.delay(item.failures + 1, self._rng)
-                self._queue.retry(key, state, delay if latest is None else min(delay, latest + _MARGIN), now=now)
+                failures = 1 if record is None else record.failures + 1
+                delay = backoff.delay(failures, self._rng)
+                self._queue.requeue(key, state, delay if latest is None else min(delay, latest + _MARGIN), now=now)
                 self._metrics.retries.inc()
+                if record is not None:
+                    record.failures = failures
         if repository is None and key not in self._queue:
             self.forget(key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 from controller.reconcile.interfaces import Clock
 
 
@@ -17,24 +19,27 @@ class RateLimiter:
         self._interval = 1 / rate
         self._clock = clock
         self._next = 0.0
-        self._outstanding = 0
+        self._free: list[float] = []
+        """Moments that were reserved and released before they came."""
 
     def reserve(self) -> Reservation:
         """Reserve the next free moment; the caller keeps the reservation and comes back then."""
-        moment = max(self._clock.monotonic(), self._next)
+        now = self._clock.monotonic()
+        while self._free:
+            moment = heapq.heappop(self._free)
+            if moment >= now:
+                return Reservation(self, moment)
+        moment = max(now, self._next)
         self._next = moment + self._interval
-        self._outstanding += 1
         return Reservation(self, moment)
 
-    def release(self) -> None:
-        """Release one reservation (see :meth:`Reservation.release`).
+    def release(self, moment: float) -> None:
+        """Make a moment free again (see :meth:`Reservation.release`).
 
-        When none is left, the next one is at most one interval away: reservations of a past outage must not delay the
-        first write of the next one.
+        Reservations of a past outage must not delay the first write of the next one.
         """
-        self._outstanding -= 1
-        if not self._outstanding:
-            self._next = min(self._next, self._clock.monotonic() + self._interval)
+        if moment > self._clock.monotonic():
+            heapq.heappush(self._free, moment)
 
 
 class Reservation:
@@ -52,5 +57,5 @@ class Reservation:
     def release(self) -> None:
         """Release it, used or not; a second call has no effect."""
         if self._limiter is not None:
-            self._limiter.release()
+            self._limiter.release(self.moment)
             self._limiter = None

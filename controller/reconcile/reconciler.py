@@ -21,10 +21,11 @@ from controller.api.status import (
 from controller.api.target import Refusal, Target, resolve_target
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.backoff import Backoff
-from controller.errors import InvalidNameError, RegistryError, RegistryUnavailable
+from controller.errors import InvalidNameError, KubernetesError, RegistryError, RegistryUnavailable
 from controller.reconcile.breaker import BreakerState, CircuitOpen
 from controller.reconcile.explanations import explain
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
+from controller.reconcile.objectlog import log_recreation, log_write
 from controller.reconcile.ratelimit import RateLimiter, Reservation
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
 from controller.registry.protocol import Origin
@@ -96,6 +97,7 @@ class Result:
         registry: The registry that was, or would have been, contacted; None where there is none.
         reservation: Of a failure write that is still to be made; None where there is none.
         written: Whether its status was written.
+        write_error: Why its status could not be written; None if it could, or did not have to.
         recreated: Whether a missing repository was created again.
     """
 
@@ -105,6 +107,7 @@ class Result:
     registry: str | None
     reservation: Reservation | None = None
     written: bool = False
+    write_error: KubernetesError | None = None
     recreated: bool = False
 
 
@@ -157,9 +160,6 @@ class Reconciler:
 
         Raises:
             LeadershipLost: This process must not act any more.
-            ObjectGone: The object no longer exists.
-            Conflict: The object has a newer version.
-            KubernetesError: Its status could not be written.
         """
         attempt = await self._attempt(repository, failing_for)
         timings = self._registries.config.timings
@@ -180,7 +180,12 @@ class Reconciler:
             reservation.release()
         if patch is not None:
             self._check_leadership()
-            repository = await self._store.patch_status(repository, patch)
+            try:
+                written = await self._store.patch_status(repository, patch)
+            except KubernetesError as error:
+                return result(repository, requeue=Done(), write_error=error)
+            log_write(repository, written, attempt.outcome)
+            repository = written
         requeue = self._requeue(attempt, decision.recheck_after)
         return result(repository, requeue=requeue, written=patch is not None)
 
@@ -203,7 +208,7 @@ class Reconciler:
         if repository.suspend:
             return _Attempt(Suspended(target.registry, target.repository_name), Done())
         if isinstance(target, Refusal):
-            failed = Failed(target.reason, target.message, "", target.registry, target.repository_name)
+            failed = Failed(target.reason, target.message, "", target.registry, target.repository_name, failing_for)
             return _Attempt(failed, Done() if target.reason in TERMINAL_REASONS else Retry(SLOW))
         registry = self._registries[target.registry]
         try:
@@ -226,6 +231,7 @@ class Reconciler:
         recreated = ensured.created and known is not None and is_same_place
         if recreated:
             self._events.event(repository, EventType.WARNING, "RepositoryRecreated", _recreated_message(registry))
+            log_recreation(repository, target.registry)
         return _Attempt(Verified(target, registry.addresses, ensured.origin), Done(), registry, recreated)
 
     def _failed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from math import inf
@@ -21,6 +21,12 @@ logger = logging.getLogger(__name__)
 _BATCH: Final = 50
 _BATCH_INTERVAL: Final = 0.1
 """Objects are released at 500 per second, so that a registry that has just recovered is not overwhelmed."""
+
+_MAX_SLEEP: Final = 1.0
+"""Longest time before the timings are read again, which may have been shortened, in seconds."""
+
+_MARGIN: Final = 0.01
+"""Added to the time until something is due, in seconds, so that a rounding error does not make it another round."""
 
 _TRIAL_INTERVAL: Final = 0.5
 """How often to check whether the trial is over or another object has to be tried, in seconds."""
@@ -54,6 +60,8 @@ class Recovery:
         self._clock = clock
         self._waiting: dict[str, dict[Key, None]] = {}
         self._probers: dict[str, asyncio.Task[bool]] = {}
+        self._probed: dict[str, ManagedRegistry] = {}
+        """The registry of each prober."""
 
     def start(self, *, release: Callable[[Key], None], observer: OutageObserver) -> None:
         """Set what recovery acts on; to be called before any object waits.
@@ -85,29 +93,41 @@ class Recovery:
         if registry.breaker.state is BreakerState.CLOSED and not self._waiting.get(name):
             return
         task = asyncio.create_task(self._recover(registry), name=f"prober of {name}")
-        self._probers[name] = task
+        self._probers[name], self._probed[name] = task, registry
         task.add_done_callback(partial(self._on_done, name))
 
     def _on_done(self, name: str, prober: asyncio.Task[bool]) -> None:
         """Start another prober for a registry that failed again while this one was ending."""
-        self._probers.pop(name, None)
-        if not prober.cancelled() and prober.result():
+        if self._probers.get(name) is prober:
+            del self._probers[name]
+        if prober.cancelled():
+            return
+        if (error := prober.exception()) is not None:
+            # A bug: an object that waits comes back after a few minutes and has another prober started.
+            logger.error("Probing registry '%s' failed unexpectedly", name, exc_info=error)
+        elif prober.result():
             self.ensure_prober(name)
 
     async def stop(self) -> None:
         """End all probers."""
-        probers = list(self._probers.values())
-        for task in probers:
-            task.cancel()
-        await asyncio.gather(*probers, return_exceptions=True)
+        await self._end(list(self._probers))
 
     async def restart(self) -> None:
-        """Apply a new set of registries: objects whose registry was removed or replaced are released."""
-        await self.stop()
+        """Apply a new set of registries: objects whose registry was removed or replaced are released.
+
+        Probers of the others continue: an outage is reported once.
+        """
+        current = {id(registry) for registry in self._registries}
+        await self._end([name for name in self._probers if id(self._probed[name]) not in current])
         for name, waiting in list(self._waiting.items()):
-            if name not in self._registries or self._registries[name].breaker.state is BreakerState.CLOSED:
+            if name not in self._probers:
                 self._release_some(waiting, len(waiting))
-            self.ensure_prober(name)
+
+    async def _end(self, names: Sequence[str]) -> None:
+        probers = [self._probers.pop(name) for name in names]
+        for prober in probers:
+            prober.cancel()
+        await asyncio.gather(*probers, return_exceptions=True)
 
     async def _recover(self, registry: ManagedRegistry) -> bool:
         """Probe until the registry responds, then release the waiting objects until none is left.
@@ -164,17 +184,13 @@ class Recovery:
         return since + self._registries.config.timings.unavailable_after.total_seconds() - self._clock.monotonic()
 
     async def _probe(self, registry: ManagedRegistry) -> None:
-        """Ping the registry when the next probe is due; return early once ``unavailableAfter`` has passed."""
+        """Ping the registry if the next probe is due, else sleep; return once ``unavailableAfter`` has passed."""
         breaker = registry.breaker
         wait = (breaker.next_probe or 0.0) - self._clock.monotonic()
         remaining = self._time_until_report(registry)
-        if 0 < remaining < wait:
-            await asyncio.sleep(remaining)
+        if wait > 0:
+            await asyncio.sleep(min(wait, remaining if remaining > 0 else inf, _MAX_SLEEP) + _MARGIN)
             return
-        await asyncio.sleep(max(0.0, wait))
-        if breaker.state is not BreakerState.OPEN:
-            return
-        remaining = self._time_until_report(registry)
         try:
             async with asyncio.timeout(remaining if 0 < remaining < inf else None):
                 await registry.client.ping()

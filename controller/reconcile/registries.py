@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.addresses import RegistryAddresses, RegistryHosting, resolve_addresses
@@ -57,6 +57,8 @@ class RegistryPool:
         self._registries: dict[str, ManagedRegistry] = {}
         self._retired: list[RepositoryRegistry] = []
         self.config = config
+        self.revision = 0
+        """Changes whenever a configuration or an advertisement is applied."""
         self.configure(config)
 
     def __getitem__(self, name: str) -> ManagedRegistry:
@@ -82,23 +84,23 @@ class RegistryPool:
             config: The new configuration.
 
         Raises:
-            ConfigError: A registry's client cannot be created; nothing has been applied.
+            Exception: A registry's client cannot be created, mostly a ConfigError; nothing has been applied.
         """
-        probe_interval = config.timings.probe_interval.total_seconds()
         before, after = self._registries, {}
-        for name, binding in config.registries.items():
-            known = before.get(name)
-            if known is not None and known.binding == binding:
-                after[name] = known
-            else:
-                breaker = CircuitBreaker(probe_interval=probe_interval, clock=self._clock, rng=self._rng)
-                addresses = resolve_addresses(binding, None)
-                after[name] = ManagedRegistry(name, binding, self._connect(name, binding), breaker, addresses)
+        try:
+            for name, binding in config.registries.items():
+                known = before.get(name)
+                after[name] = known if known and known.binding == binding else self._new(name, binding, config)
+            addresses = {name: self._addresses(registry, config) for name, registry in after.items()}
+        except BaseException:
+            self._retire(after, used=before)
+            raise
+        self._retire(before, used=after)
         self._registries, self.config = after, config
-        self._retired.extend(known.client for name, known in before.items() if after.get(name) is not known)
-        for registry in self:
-            registry.breaker.probe_interval = probe_interval
-        self._resolve_addresses()
+        self.revision += 1
+        for name, registry in after.items():
+            registry.addresses = addresses[name]
+            registry.breaker.set_probe_interval(config.timings.probe_interval.total_seconds())
 
     def advertise(self, hosting: RegistryHosting) -> None:
         """Apply the cluster's advertisement of its local registry; it concerns the default registry only.
@@ -107,22 +109,40 @@ class RegistryPool:
             hosting: The advertisement.
         """
         self._hosting = hosting
-        self._resolve_addresses()
+        self.revision += 1
+        for registry in self:
+            registry.addresses = self._addresses(registry, self.config)
 
-    async def close_retired(self) -> None:
-        """Close the connections of registries that are no longer in use."""
-        while self._retired:
-            await self._retired.pop().close()
+    @property
+    def retired(self) -> Sequence[RepositoryRegistry]:
+        """The clients of registries that are no longer in use, but not yet closed."""
+        return tuple(self._retired)
+
+    async def close_retired(self, clients: Sequence[RepositoryRegistry]) -> None:
+        """Close the connections of registries that are no longer in use.
+
+        Args:
+            clients: The clients, of :attr:`retired`.
+        """
+        for client in clients:
+            if client in self._retired:
+                self._retired.remove(client)
+                await client.close()
 
     async def close(self) -> None:
         """Close all connections."""
-        self._retired.extend(registry.client for registry in self)
+        self._retire(self._registries, used={})
         self._registries = {}
-        await self.close_retired()
+        await self.close_retired(self.retired)
 
-    def _resolve_addresses(self) -> None:
-        for registry in self:
-            registry.addresses = resolve_addresses(registry.binding, self._advertised(registry.name))
+    def _new(self, name: str, binding: RegistryBinding, config: OperatorConfig) -> ManagedRegistry:
+        interval = config.timings.probe_interval.total_seconds()
+        breaker = CircuitBreaker(probe_interval=interval, clock=self._clock, rng=self._rng)
+        return ManagedRegistry(name, binding, self._connect(name, binding), breaker, resolve_addresses(binding, None))
 
-    def _advertised(self, name: str) -> RegistryHosting | None:
-        return self._hosting if name == self.config.default_registry else None
+    def _addresses(self, registry: ManagedRegistry, config: OperatorConfig) -> RegistryAddresses:
+        is_advertised = registry.name == config.default_registry
+        return resolve_addresses(registry.binding, self._hosting if is_advertised else None)
+
+    def _retire(self, registries: Mapping[str, ManagedRegistry], *, used: Mapping[str, ManagedRegistry]) -> None:
+        self._retired.extend(known.client for name, known in registries.items() if used.get(name) is not known)

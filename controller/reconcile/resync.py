@@ -17,6 +17,9 @@ from controller.reconcile.workqueue import Priority
 
 logger = logging.getLogger(__name__)
 
+_MAX_SLEEP: Final = 1.0
+"""Longest time before the interval is read again, in seconds."""
+
 _SPREAD: Final = 0.8
 """Fraction of the interval over which the objects of one resync are spread."""
 
@@ -81,7 +84,9 @@ async def resync_forever(
         target.enqueue_later(object_, rng.uniform(0, interval() * _SPREAD), listed=listed)
 
     while True:
-        await asyncio.sleep(interval() * rng.uniform(0.9, 1.1))
+        started, jitter = clock.monotonic(), rng.uniform(0.9, 1.1)
+        while clock.monotonic() < started + interval() * jitter:  # noqa: ASYNC110 - the interval may be shortened
+            await asyncio.sleep(min(_MAX_SLEEP, interval() / 10))
         try:
             await _visit_all(target, store, clock, enqueue_later)
         except KubernetesError as error:

@@ -7,7 +7,6 @@ without sleeping:
 * the newest state of a key wins, whatever the order in which states arrive;
 * create and update overtake resume and resync, which still get their share;
 * a full lane does not delay other lanes;
-* failures are counted per key, and forgotten on success;
 * memory is bounded by the number of keys.
 """
 
@@ -52,8 +51,6 @@ class _Entry(Generic[T]):
     """Forgotten while in flight: kept until then, so that a key is never in flight twice."""
     due: float | None = None
     """When a delayed key becomes ready; None when it is ready or in flight."""
-    failures: int = 0
-    failing_since: float | None = None
     added: float = 0.0
     """When it last became ready."""
     lane: Hashable = None
@@ -86,8 +83,6 @@ class Item(Generic[K, T]):
     Args:
         key: The key, now in flight.
         state: Its newest state.
-        failures: Its consecutive failures.
-        failing_since: Time of the first of them; None for none.
         waited: Time between ready and now, in seconds.
         lane: Its lane.
         priority: Its priority.
@@ -95,8 +90,6 @@ class Item(Generic[K, T]):
 
     key: K
     state: T
-    failures: int
-    failing_since: float | None
     waited: float
     lane: Hashable
     priority: Priority
@@ -150,12 +143,8 @@ class WorkQueue(Generic[K, T]):
             entry.priority = min(entry.priority, priority) if entry.again else priority
             entry.again, entry.forgotten = True, False
             return
-        lane = self._lanes.get(entry.lane)
-        if lane is not None and key in lane.ready[entry.priority]:
-            if priority < entry.priority:
-                del lane.ready[entry.priority][key]
-                lane.ready[priority][key] = None
-                entry.priority = priority
+        if self._is_ready(key, entry):
+            self._place(key, entry, min(priority, entry.priority))
             return
         if entry.due is not None:
             self._delayed -= 1
@@ -177,6 +166,8 @@ class WorkQueue(Generic[K, T]):
         entry = self._remember(key, item, Priority.LOW)
         if known is None:
             self._wait(key, entry, now + delay)
+        elif self._is_ready(key, entry):
+            self._place(key, entry, entry.priority)
 
     def expedite(self, key: K, *, now: float) -> None:
         """Make a delayed key ready at low priority; any other key is left as it is.
@@ -210,10 +201,10 @@ class WorkQueue(Generic[K, T]):
             self._lanes[name] = lane  # after the others
         entry = self._entries[key]
         entry.in_flight = True
-        return Item(key, entry.item, entry.failures, entry.failing_since, now - entry.added, name, entry.priority)
+        return Item(key, entry.item, now - entry.added, name, entry.priority)
 
     def done(self, key: K, item: T, *, now: float) -> None:
-        """End the processing of a key with success: it is dropped unless it was added in the meantime.
+        """End the processing of a key: it is dropped unless it was added in the meantime.
 
         Args:
             key: The key.
@@ -221,14 +212,13 @@ class WorkQueue(Generic[K, T]):
             now: The time, in seconds.
         """
         entry = self._land(key, item)
-        entry.failures, entry.failing_since = 0, None
         if entry.again:
             self._make_ready(key, entry, entry.priority, now)
         else:
             del self._entries[key]
 
     def requeue(self, key: K, item: T, delay: float, *, now: float) -> None:
-        """End the processing of a key: it is ready again after a delay. Failures are neither counted nor forgotten.
+        """End the processing of a key: it is ready again after a delay.
 
         Args:
             key: The key.
@@ -244,21 +234,6 @@ class WorkQueue(Generic[K, T]):
         else:
             self._wait(key, entry, now + delay)
 
-    def retry(self, key: K, item: T, delay: float, *, now: float) -> None:
-        """End the processing of a key with a failure, which is counted: it is ready again after a delay.
-
-        Args:
-            key: The key.
-            item: Its state as it is now.
-            delay: Seconds from now.
-            now: The time, in seconds.
-        """
-        entry = self._entries[key]
-        entry.failures += 1
-        if entry.failing_since is None:
-            entry.failing_since = now
-        self.requeue(key, item, delay, now=now)
-
     def forget(self, key: K) -> None:
         """Drop a key; one in flight is dropped when its processing ends."""
         entry = self._entries.get(key)
@@ -270,10 +245,8 @@ class WorkQueue(Generic[K, T]):
         del self._entries[key]
         if entry.due is not None:
             self._delayed -= 1
-        elif lane := self._lanes.get(entry.lane):
-            lane.ready[entry.priority].pop(key, None)
-            if not lane:
-                del self._lanes[entry.lane]
+        else:
+            self._withdraw(key, entry)
 
     def next_due(self) -> float | None:
         """Return when the next delayed key becomes ready; None where none is delayed."""
@@ -301,12 +274,29 @@ class WorkQueue(Generic[K, T]):
 
     def _make_ready(self, key: K, entry: _Entry[T], priority: Priority, now: float) -> None:
         entry.due, entry.again, entry.forgotten = None, False, False
-        entry.priority = priority
         entry.added = now
-        entry.lane = self._lane(entry.item)
-        if entry.lane not in self._lanes:
-            self._lanes[entry.lane] = _Lane()
-        self._lanes[entry.lane].ready[priority][key] = None
+        entry.priority, entry.lane = priority, self._lane(entry.item)
+        self._lanes.setdefault(entry.lane, _Lane()).ready[priority][key] = None
+
+    def _is_ready(self, key: K, entry: _Entry[T]) -> bool:
+        lane = self._lanes.get(entry.lane)
+        return lane is not None and key in lane.ready[entry.priority]
+
+    def _place(self, key: K, entry: _Entry[T], priority: Priority) -> None:
+        """Move a ready key to another priority and to its present lane, unless it is there."""
+        lane = self._lane(entry.item)
+        if (lane, priority) == (entry.lane, entry.priority):
+            return
+        self._withdraw(key, entry)
+        entry.priority, entry.lane = priority, lane
+        self._lanes.setdefault(lane, _Lane()).ready[priority][key] = None
+
+    def _withdraw(self, key: K, entry: _Entry[T]) -> None:
+        """Remove a ready key from its lane."""
+        lane = self._lanes[entry.lane]
+        del lane.ready[entry.priority][key]
+        if not lane:
+            del self._lanes[entry.lane]
 
     def _wait(self, key: K, entry: _Entry[T], due: float) -> None:
         entry.due = due

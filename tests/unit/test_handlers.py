@@ -37,6 +37,7 @@ def body(observed: int, *, deleting: bool) -> dict[str, Any]:
     ("type_", "observed", "deleting", "expected"),
     [
         ("ADDED", -1, False, ["ns/web HIGH"]),
+        ("ADDED", 2, False, ["ns/web LOW"]),  # its labels fit the selector again
         ("MODIFIED", 1, False, ["ns/web HIGH"]),
         ("MODIFIED", 2, False, []),  # the operator's own status write
         ("MODIFIED", 2, True, ["ns/web HIGH"]),

@@ -3,15 +3,16 @@
 outcome                      | before            | Ready                      | other conditions
 verified                     | any               | True/RepositoryReady       | -
 registry down                | never ready       | False/RegistryUnavailable  | Reconciling
-registry down, short         | Ready             | unchanged                  | -
+any of these, short          | Ready             | unchanged                  | -
 registry down, long          | Ready             | Unknown/RegistryUnavailable| Reconciling
-rejected (401 ...)           | Ready             | Unknown/its reason at once | Reconciling
+rejected (401 ...), long     | Ready             | Unknown/its reason         | Reconciling
 any of these past deadline   | Reconciling       | unchanged                  | Stalled
 only spec can fix it         | any               | False/its reason           | Stalled at once
 suspended                    | never reconciled  | False/Suspended            | -
 suspended                    | anything else     | unchanged, message says so | -
 """
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 
 from controller.addresses import RegistryAddresses
 from controller.api.reasons import Reason
-from controller.api.status import Decision, Failed, Outcome, Suspended, Verified, decide, merge_patch
+from controller.api.status import TERMINAL_REASONS, Decision, Failed, Outcome, Suspended, Verified, decide, merge_patch
 from controller.api.target import Target
 from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION, ArtifactRepository
 from controller.config import Timings
@@ -55,9 +56,10 @@ def failed(
 
 
 def step(
-    repository: ArtifactRepository, outcome: Outcome, *, at: datetime = NOW
+    repository: ArtifactRepository, outcome: Outcome, *, at: datetime = NOW, changed: bool = False
 ) -> tuple[ArtifactRepository, Decision]:
-    """Apply one outcome; return the resulting object."""
+    """Apply one outcome, to a new generation if spec has changed; return the resulting object."""
+    repository = dataclasses.replace(repository, generation=repository.generation + changed)
     decision = decide(repository, outcome, now=at, timings=TIMINGS)
     after = make_object(
         spec={},
@@ -88,9 +90,11 @@ def message(status: Mapping[str, Any], type_: str = "Ready") -> str:
 
 LONG = failed(failing_for=61)
 DENIED = failed(Reason.ACCESS_DENIED)
+DENIED_LONG = failed(Reason.ACCESS_DENIED, failing_for=61)
 TLS = failed(Reason.TLS_VERIFICATION_FAILED, failing_for=61)
 POLICY = failed(Reason.POLICY_VIOLATION)
 READY = {"Ready": ("True", "RepositoryReady")}
+NO_FAILURES = {Reason.REPOSITORY_READY, Reason.SUSPENDED, Reason.PROGRESS_DEADLINE_EXCEEDED}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,13 @@ READY = {"Ready": ("True", "RepositoryReady")}
             True,
         ),
         ((), DENIED, {"Ready": ("False", "AccessDenied"), "Reconciling": ("True", "AccessDenied")}, False),
-        ((VERIFIED,), DENIED, {"Ready": ("Unknown", "AccessDenied"), "Reconciling": ("True", "AccessDenied")}, True),
+        ((VERIFIED,), DENIED, READY, True),
+        (
+            (VERIFIED,),
+            DENIED_LONG,
+            {"Ready": ("Unknown", "AccessDenied"), "Reconciling": ("True", "AccessDenied")},
+            True,
+        ),
         ((), POLICY, {"Ready": ("False", "PolicyViolation"), "Stalled": ("True", "PolicyViolation")}, False),
         ((VERIFIED,), POLICY, {"Ready": ("False", "PolicyViolation"), "Stalled": ("True", "PolicyViolation")}, True),
         ((POLICY,), VERIFIED, READY, True),
@@ -245,6 +255,43 @@ def test_the_deadline_and_back() -> None:
     assert conditions(repository.status) == READY
 
 
+@pytest.mark.parametrize("reason", sorted(set(Reason) - TERMINAL_REASONS - NO_FAILURES))
+def test_a_ready_object_outlasts_a_short_failure_of_any_kind(reason: Reason) -> None:
+    """A second of it leaves the object Ready; a failure as long as unavailableAfter does not."""
+    before = after(VERIFIED)
+    repository, decision = step(before, failed(reason, failing_for=1))
+    assert merge_patch(before.status, repository.status) is None
+    assert decision.recheck_after == timedelta(seconds=59)
+    repository, _ = step(before, failed(reason, failing_for=60))
+    assert conditions(repository.status)["Ready"] == ("Unknown", reason)
+
+
+@pytest.mark.parametrize("minutes", [1, 9, 11, 1000])
+def test_a_new_generation_has_a_new_deadline(minutes: int) -> None:
+    """A spec that is fixed late, or after the deadline, has as much time as the first one, also after a restart."""
+    repository, _ = step(make_object(), failed())
+    repository, _ = step(repository, failed(), at=NOW + timedelta(minutes=minutes))
+    fixed = NOW + timedelta(minutes=minutes, seconds=1)
+    repository, decision = step(repository, failed(), at=fixed, changed=True)
+    assert conditions(repository.status)["Reconciling"] == ("True", "RegistryUnavailable")
+    assert "Stalled" not in conditions(repository.status)
+    assert decision.recheck_after == timedelta(minutes=10)
+    repository, decision = step(repository, failed(), at=fixed + timedelta(minutes=9))
+    assert decision.recheck_after == timedelta(minutes=1)
+    repository, _ = step(repository, failed(), at=fixed + timedelta(minutes=10))
+    assert conditions(repository.status)["Stalled"] == ("True", "ProgressDeadlineExceeded")
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=1), timedelta(hours=1), timedelta(days=36500)])
+def test_a_time_in_the_future_does_not_lengthen_the_deadline(ahead: timedelta) -> None:
+    """Written by an edit or by another clock: it is corrected, and the deadline counts from now."""
+    repository, _ = step(make_object(), failed(), at=NOW + ahead)
+    repository, decision = step(repository, failed())
+    assert decision.recheck_after == timedelta(minutes=10)
+    repository, _ = step(repository, failed(), at=NOW + timedelta(minutes=10))
+    assert conditions(repository.status)["Stalled"] == ("True", "ProgressDeadlineExceeded")
+
+
 def test_another_reason_does_not_restart_the_deadline() -> None:
     """The deadline counts from the start of Reconciling, whatever the reasons are."""
     repository, _ = step(make_object(), failed())
@@ -288,7 +335,7 @@ def test_a_failed_move_removes_the_old_references() -> None:
 
 def test_a_registry_that_is_no_longer_configured() -> None:
     """The object was Ready there and still means the same repository: Unknown, with its uri."""
-    repository = after(VERIFIED, failed(Reason.UNKNOWN_REGISTRY, name=None))
+    repository = after(VERIFIED, failed(Reason.UNKNOWN_REGISTRY, name=None, failing_for=61))
     assert conditions(repository.status)["Ready"] == ("Unknown", "UnknownRegistry")
     assert "uri" in repository.status
 

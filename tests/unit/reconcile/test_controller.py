@@ -15,6 +15,7 @@ from controller.errors import (
     AccessDenied,
     AuthenticationFailed,
     BindingConfigInvalid,
+    Conflict,
     KubernetesError,
     KubernetesUnavailable,
     LeadershipLost,
@@ -430,6 +431,244 @@ async def test_who_may_not_write_any_more_does_not() -> None:
     await asyncio.sleep(60)
     assert world.store.writes == [key]
     await world.controller.stop(grace=0)
+
+
+async def test_failed_writes_do_not_count_as_failures_of_the_registry(world: World) -> None:
+    """After minutes without the API server, a moment without the registry leaves a Ready object Ready."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    world.store.touch(key, {**world.store.read(key).status, "uri": "edited"})
+    world.store.errors = [KubernetesUnavailable("500", status=500)] * 1000
+    await world.sweep()
+    await asyncio.sleep(300)
+    world.store.errors = []
+    world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
+    await asyncio.sleep(40)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    await asyncio.sleep(80)
+    assert world.ready(key) == ("Unknown", "AccessDenied")
+
+
+@pytest.mark.parametrize("failures", [3, 8])
+async def test_backoffs_of_registry_and_api_server_are_separate(world: World, failures: int) -> None:
+    """An object whose registry has failed often is written without delay when it can be, and the reverse."""
+    world.controller._rng = NoLuck()
+    world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
+    key = world.put("web")
+    for _ in range(failures):
+        asked = len(world.registry.asked)
+        await world.until(lambda asked=asked: len(world.registry.asked) > asked)  # type: ignore[misc]
+    world.registry.error = None
+    world.store.errors = [KubernetesUnavailable("500", status=500)]
+    asked = len(world.registry.asked)
+    await world.until(lambda: len(world.registry.asked) > asked)
+    await asyncio.sleep(0.3)
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+@pytest.mark.parametrize("reason", ["AccessDenied", "AuthenticationFailed", "UnexpectedAnswer", "UnknownRegistry"])
+async def test_a_second_of_any_failure_leaves_a_ready_object_ready(world: World, reason: str) -> None:
+    """Nothing is written before unavailableAfter has passed, and then it is Unknown."""
+    errors: dict[str, RegistryError] = {
+        "AccessDenied": AccessDenied(*LOOK_UP, "403 Forbidden", status=403),
+        "AuthenticationFailed": AuthenticationFailed(*LOOK_UP, "401 Unauthorized", status=401),
+        "UnexpectedAnswer": ProtocolViolation(*LOOK_UP, "200 with text/html, not a manifest", status=200),
+    }
+    key = world.put("web")
+    await asyncio.sleep(1)
+    for seconds, expected in ((1, ("True", "RepositoryReady")), (70, ("Unknown", reason))):
+        world.registry.error = errors.get(reason)
+        if reason == "UnknownRegistry":
+            world.pool.configure(make_config({"other": URL}, defaultRegistry="other"))
+            await world.controller.reconfigured()
+        await world.sweep()
+        await asyncio.sleep(seconds)
+        assert world.ready(key) == expected
+        world.registry.error = None
+        world.pool.configure(make_config())
+        await world.controller.reconfigured()
+        await world.sweep()
+        await asyncio.sleep(20)
+        assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.writes == [key] * 3
+
+
+async def test_a_fixed_spec_shows_progress_again(world: World) -> None:
+    """An object that was Stalled is Reconciling for its new generation, for as long as the first time."""
+    world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
+    key = world.put("web")
+    await asyncio.sleep(1000)
+    assert world.has(key, STALLED)
+    world.put("web", {"repositoryName": "team/fixed"})
+    await asyncio.sleep(500)
+    assert world.has(key, RECONCILING)
+    assert not world.has(key, STALLED)
+    await asyncio.sleep(150)
+    assert world.has(key, STALLED)
+
+
+async def test_a_failing_probe_that_nobody_foresaw(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """The prober ends with a trace, and objects find their way back without it."""
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    world.registry.error = DOWN
+    key = world.put("web")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.registry, "ping", fail)
+        await asyncio.sleep(60)
+    world.registry.error = None
+    await asyncio.sleep(600)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert "Probing registry 'artifacts' failed unexpectedly" in caplog.text
+
+
+async def test_an_unexpected_exception_after_a_conflict_loses_no_object(world: World) -> None:
+    """Reading the object again fails in a way that nobody foresaw: its key is not in flight for ever."""
+
+    async def fail(_: Key) -> ArtifactRepository:
+        raise ZeroDivisionError
+
+    world.store.errors = [Conflict("changed", status=409)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "get", fail)
+        key = world.put("web")
+        await asyncio.sleep(1)
+    await asyncio.sleep(30)
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_a_cancelled_reconcile_is_not_in_flight(world: World) -> None:
+    """Whatever ends a reconcile, its key can be reconciled again."""
+    world.registry.latency = 10
+    key = world.put("web")
+    await asyncio.sleep(1)
+    for task in world.controller._tasks:
+        task.cancel()
+    await asyncio.sleep(30)
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_a_registry_that_hangs_does_not_delay_a_change_for_another_one() -> None:
+    """A new address of one registry is in the status of its objects while requests to the other one hang."""
+    world = World(make_config({"artifacts": URL, "slow": URL}))
+    key = world.put("web")
+    await asyncio.sleep(1)
+    world.registries["slow"].latency = 30
+    world.put("stuck", {"registry": "slow"})
+    await asyncio.sleep(1)
+    world.pool.configure(make_config({"artifacts": {"registryUrl": "http://moved:5000"}, "slow": URL}))
+    await world.controller.reconfigured()
+    await world.sweep()
+    await asyncio.sleep(0.1)
+    assert world.store.read(key).status["uri"] == "moved:5000/artifacts/team/web"
+    assert world.pool.retired
+    await asyncio.sleep(60)
+    assert not world.pool.retired
+    await world.controller.stop(grace=0)
+
+
+async def test_a_change_reaches_objects_in_flight(world: World) -> None:
+    """An object that is reconciled with the old configuration is reconciled again at once, without an event."""
+    world.registry.latency = 5
+    key = world.put("web")
+    await asyncio.sleep(1)
+    world.pool.configure(make_config({"artifacts": {"registryUrl": "http://moved:5000"}}))
+    await world.controller.reconfigured()
+    await world.sweep()
+    await asyncio.sleep(10)
+    assert world.store.read(key).status["uri"] == "moved:5000/artifacts/team/web"
+
+
+async def test_an_object_that_changes_its_registry_while_queued_is_served_at_once() -> None:
+    """It leaves the queue of the registry that hangs."""
+    world = World(make_config({"artifacts": URL, "slow": URL}), concurrent=2)
+    world.registries["slow"].latency = 1000
+    for number in range(5):
+        world.put(f"stuck-{number}", {"registry": "slow"})
+    await asyncio.sleep(1)
+    key = world.put("stuck-4")
+    await asyncio.sleep(0.1)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    await world.controller.stop(grace=0)
+
+
+async def test_shortened_timings_take_effect_at_once(world: World) -> None:
+    """A prober, a patience and a deadline that were long end when the new ones do."""
+    timings = {"probeInterval": "1h", "unavailableAfter": "24h", "progressDeadline": "168h"}
+    world.pool.configure(make_config(timings=timings))
+    ready = world.put("web")
+    await asyncio.sleep(1)
+    world.registry.error = DOWN
+    new = world.put("new")
+    await world.sweep()
+    await asyncio.sleep(100)
+    assert (world.ready(ready)[0], world.has(new, RECONCILING), world.registry.pings) == ("True", True, 0)
+    world.pool.configure(make_config(timings={"unavailableAfter": "1m", "progressDeadline": "2m"}))
+    await world.controller.reconfigured()
+    await world.sweep()
+    await asyncio.sleep(30)
+    assert world.ready(ready)[0] == "Unknown"
+    assert world.registry.pings > 2
+    await asyncio.sleep(30)
+    assert world.has(new, STALLED)
+    assert world.events.seen == [("operator", "RegistryUnavailable")]
+
+
+async def test_a_shortened_resync_interval_takes_effect_at_once(world: World) -> None:
+    """A resync that would have been due in a week is due after the new interval."""
+    interval = 7 * 24 * 3600.0
+    key = world.put("web")
+    resync = asyncio.create_task(
+        resync_forever(
+            world.controller, store=world.store, interval=lambda: interval, clock=world.clock, rng=world.pool._rng
+        )
+    )
+    await asyncio.sleep(1)
+    world.registry.repositories.clear()
+    interval = 60.0
+    await asyncio.sleep(120)
+    resync.cancel()
+    assert world.registry.repositories == {"team/web"}
+    assert world.ready(key) == ("True", "RepositoryReady")
+
+
+async def test_log_entries_about_an_object(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """One for the first Ready, each change of spec, recreation and new reason of a failure; none in between."""
+    caplog.set_level("INFO", "controller.reconcile.objectlog")
+
+    def logged() -> list[tuple[str, str, str, str, str]]:
+        entries = [
+            (record.levelname, record.__dict__["fields"]) for record in caplog.records if "fields" in vars(record)
+        ]
+        caplog.clear()
+        return [(level, *(fields[n] for n in ("namespace", "name", "registry", "reason"))) for level, fields in entries]
+
+    about = ("team", "web", "artifacts")
+    world.put("web")
+    await asyncio.sleep(1)
+    assert logged() == [("INFO", *about, "RepositoryReady")]
+    await world.sweep()
+    await asyncio.sleep(1)
+    assert logged() == []
+    world.registry.repositories.clear()
+    await world.sweep()
+    await asyncio.sleep(1)
+    assert logged() == [("INFO", *about, "RepositoryRecreated")]
+    world.put("web", {"repositoryName": "team/web"})
+    await asyncio.sleep(1)
+    assert logged() == [("INFO", *about, "RepositoryReady")]
+    world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
+    await world.sweep()
+    await asyncio.sleep(1000)
+    assert logged() == [("WARNING", *about, "AccessDenied")]
+    world.registry.error = AuthenticationFailed(*LOOK_UP, "401 Unauthorized", status=401)
+    await asyncio.sleep(1000)
+    assert logged() == [("WARNING", *about, "AuthenticationFailed")]
+    world.registry.error = None
+    await asyncio.sleep(1000)
+    assert logged() == []
 
 
 async def test_a_foreign_condition_added_in_between_survives(world: World) -> None:

@@ -132,7 +132,9 @@ class ModelStore(MemoryStore):
         check((FOREIGN in _conditions(before)) == (FOREIGN in _conditions(after)), f"{key}: a foreign condition")
         for type_ in OURS:
             old, new = before.condition(type_), after.condition(type_)
-            if old.get("lastTransitionTime") and new and old["status"] == new["status"]:
+            # The deadline of a new generation counts from its own start.
+            starts = type_ is ConditionType.RECONCILING and old.get("observedGeneration") != after.generation
+            if old.get("lastTransitionTime") and new and old["status"] == new["status"] and not starts:
                 check(old["lastTransitionTime"] == new["lastTransitionTime"], f"{key}: {type_}'s time moved alone")
             elif new:
                 check(new["lastTransitionTime"].endswith("Z"), f"{key}: {type_} has no time")

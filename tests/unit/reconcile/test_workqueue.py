@@ -99,38 +99,24 @@ def test_a_key_that_becomes_urgent_moves_up(queue: WorkQueue[str, int]) -> None:
     assert list(taken(queue)) == ["b", "a"]
 
 
-def test_a_failed_key_is_delayed(queue: WorkQueue[str, int]) -> None:
-    """It is not ready before its delay is over, and its failures are counted until it succeeds."""
+def test_a_requeued_key_is_delayed(queue: WorkQueue[str, int]) -> None:
+    """It is not ready before its delay is over."""
     queue.add("a", 1, now=5)
-    first = take(queue, 5)
-    assert (first.failures, first.failing_since) == (0, None)
-    queue.retry("a", 1, 3, now=5)
+    take(queue, 5)
+    queue.requeue("a", 1, 3, now=5)
     assert queue.next_due() == 8
     assert queue.get(now=7.999) is None
-    again = take(queue, 8)
-    assert (again.failures, again.failing_since) == (1, 5)
-    queue.done("a", 1, now=10)
-    queue.add("a", 2, now=11)
-    assert take(queue, 11).failing_since is None
+    assert take(queue, 8).key == "a"
 
 
 def test_a_change_ends_a_delay(queue: WorkQueue[str, int]) -> None:
     """A changed object is reconciled now, not when its old state would have been retried."""
     queue.add("a", 1, now=0)
     take(queue)
-    queue.retry("a", 1, 1000, now=0)
+    queue.requeue("a", 1, 1000, now=0)
     queue.add("a", 2, now=1)
     assert take(queue, 1).state == 2
     assert queue.next_due() is None
-
-
-def test_requeueing_does_not_count_as_a_failure(queue: WorkQueue[str, int]) -> None:
-    """A key that waits for something else keeps its count of failures as it is."""
-    queue.add("a", 1, now=0)
-    take(queue)
-    queue.requeue("a", 1, 10, now=0)
-    assert queue.get(now=9) is None
-    assert take(queue, 10).failing_since is None
 
 
 def test_delayed_keys_can_be_expedited(queue: WorkQueue[str, int]) -> None:
@@ -161,10 +147,10 @@ def test_forgotten_keys_are_gone(queue: WorkQueue[str, int], where: str) -> None
     if where != "ready":
         take(queue)
     if where == "waiting":
-        queue.retry("a", 1, 1, now=0)
+        queue.requeue("a", 1, 1, now=0)
     queue.forget("a")
     if where == "in flight":
-        queue.retry("a", 1, 1, now=0)
+        queue.requeue("a", 1, 1, now=0)
     assert len(queue) == 0
     assert queue.depth == 0
     assert queue.get(now=1000) is None
@@ -178,7 +164,7 @@ def test_a_namesake_waits_for_the_flight_of_the_old_one(queue: WorkQueue[str, in
     queue.forget("a")
     queue.add("a", 2, now=0)
     assert queue.get(now=0) is None
-    queue.retry("a", 1, 1, now=0)
+    queue.requeue("a", 1, 1, now=0)
     assert take(queue).state == 2
 
 
@@ -215,6 +201,29 @@ def test_urgent_keys_do_not_wait_for_places_of_others(queue: WorkQueue[str, int]
     work = [queue.get(now=0, full=lambda _, priority: priority is Priority.LOW) for _ in range(11)]
     assert [each and each.key for each in work] == [*(f"urgent {number}" for number in range(10)), None]
     assert take(queue).priority is Priority.LOW
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_a_queued_key_moves_to_the_lane_of_its_new_state(priority: Priority) -> None:
+    """Whether it is added again or only seen in a list: it does not wait for workers of its old lane."""
+    queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, lane=lambda item: item % 2)
+    for key in ("added", "seen"):
+        queue.add(key, 1, now=0, priority=priority)
+    queue.add("added", 2, now=1, priority=priority)
+    queue.add_after("seen", 2, 100, now=1)
+    work = [queue.get(now=2, full=lambda lane, _: lane == 1) for _ in range(3)]
+    assert [each and (each.key, each.lane, each.waited) for each in work] == [("added", 0, 2), ("seen", 0, 2), None]
+    assert queue.depth == 0
+
+
+def test_a_queued_key_moves_when_lanes_have_changed() -> None:
+    """As after a change of the configuration, with the same state."""
+    lanes = {1: "old"}
+    queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, lane=lambda item: lanes[item])
+    queue.add("a", 1, now=0)
+    lanes[1] = "new"
+    queue.add("a", 1, now=0, priority=Priority.LOW)
+    assert (take(queue).lane, queue.depth) == ("new", 0)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -262,7 +271,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.flying[work.key] = work
 
     @precondition(lambda self: self.flying)
-    @rule(data=st.data(), how=st.sampled_from(["done", "retry", "requeue"]), read_again=st.booleans())
+    @rule(data=st.data(), how=st.sampled_from(["done", "requeue"]), read_again=st.booleans())
     def land(self, data: st.DataObject, how: str, read_again: bool) -> None:
         """A worker has finished; after a conflict it has read the newest state."""
         work = self.flying.pop(data.draw(st.sampled_from(sorted(self.flying))))
@@ -271,8 +280,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.done(work.key, item, now=self.now)
             if self.wanted.get(work.key, 0) <= item:
                 self.wanted.pop(work.key, None)
-        elif how == "retry":
-            self.queue.retry(work.key, item, 1, now=self.now)
         else:
             self.queue.requeue(work.key, item, 10, now=self.now)
 
