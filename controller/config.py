@@ -59,6 +59,16 @@ Host = Annotated[str, AfterValidator(_check_host)]
 """``host`` or ``host:port``, the first part of an image reference."""
 
 
+def _check_file(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+File = Annotated[Path, AfterValidator(_check_file)]
+"""Path of a file."""
+
+
 def normalise_registry_url(value: str) -> str:
     """Return a registry's base URL as ``scheme://host[:port]``.
 
@@ -131,15 +141,15 @@ class ReferenceHosts(_Model):
 class BasicAuth(_Model):
     """User name and password, each in its own file (the layout of a `kubernetes.io/basic-auth` Secret)."""
 
-    username_file: Path = Field(description="File with the user name.")
-    password_file: Path = Field(description="File with the password.")
+    username_file: File = Field(description="File with the user name.")
+    password_file: File = Field(description="File with the password.")
 
 
 class Credentials(_Model):
     """The operator's credentials for a registry. Changed files are read again without a restart."""
 
     basic: BasicAuth | None = Field(None, description="User name and password from files.")
-    docker_config_file: Path | None = Field(
+    docker_config_file: File | None = Field(
         None, description="A `.dockerconfigjson`, as in a `kubernetes.io/dockerconfigjson` Secret."
     )
     token_realms: tuple[str, ...] = Field(
@@ -165,7 +175,7 @@ class Credentials(_Model):
 class TLS(_Model):
     """How the registry's certificate is verified; only for https:// URLs."""
 
-    ca_file: Path | None = Field(None, description="CA bundle to trust instead of the system's, in PEM format.")
+    ca_file: File | None = Field(None, description="CA bundle to trust instead of the system's, in PEM format.")
     insecure_skip_verify: bool = Field(
         False, description="Accept any certificate. For experiments only: anyone can impersonate the registry."
     )

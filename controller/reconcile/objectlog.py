@@ -38,7 +38,7 @@ def log_write(before: ArtifactRepository, after: ArtifactRepository, outcome: Ou
     elif isinstance(outcome, Verified) and not before.status.get("uri"):
         logger.info("The repository is ready: %s", after.status.get("uri"), extra=fields)
     elif -1 != before.status.get("observedGeneration") != after.generation:
-        logger.info("A change of spec is applied", extra=fields)
+        logger.info("Reconciled a change of spec", extra=fields)
 
 
 def log_recreation(repository: ArtifactRepository, registry: str) -> None:

@@ -2,6 +2,7 @@
 
 what happens to the leader        | what is expected
 nothing                           | the other one stands by: ready, and without a write
+its file becomes invalid          | it exports that, and after it the other one
 SIGTERM                           | it gives the Lease back; the other one works in a second or two
 kill -9                           | the other one works within the lease's 15 seconds
 SIGSTOP, and SIGCONT afterwards   | the same; the old one writes nothing when it wakes, and stands by
@@ -99,6 +100,21 @@ def test_one_works_and_the_other_stands_by(objects: Objects, start_replica: Star
     assert not leads(other)
     assert other.metrics().get("artifact_repository_status_writes_total", 0) == 0
     assert holder(api)
+
+
+def test_an_invalid_file_is_reported_by_the_leader(start_replica: StartReplica) -> None:
+    """The gauge of the alert is exported by the leader alone, and is 1 again once the file is good, whoever leads."""
+    good = "artifact_repository_config_good"
+    leader, other = pair(start_replica)
+    content = leader.config.read_text()
+    for replica in (leader, other):
+        replica.config.write_text("broken")
+    eventually(lambda: leader.metrics().get(good) == 0, tell=leader.log)
+    assert good not in other.metrics()
+    leader.process.stop(timeout=30)
+    eventually(lambda: other.metrics().get(good) == 0, tell=other.log)
+    other.config.write_text(content)
+    eventually(lambda: other.metrics().get(good) == 1, tell=other.log)
 
 
 def test_a_clean_stop_hands_over_at_once(objects: Objects, start_replica: StartReplica, api: Api) -> None:

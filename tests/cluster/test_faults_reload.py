@@ -70,6 +70,28 @@ def test_a_mistake_costs_nothing(
     eventually(lambda: operator.metrics().get(GOOD) == 1, tell=operator.log)
 
 
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("timings: {resyncInterval: 99999999999h}", "timings.resyncInterval: must be between 1s and 168h"),
+        ("timings: {probeInterval: 1ms}", "timings.probeInterval: must be between 100ms and 1h"),
+        ("defaultRegistry: artifacts", "duplicate key 'defaultRegistry' in line 3, first in 1"),
+    ],
+    ids=["overflow", "flood", "duplicate"],
+)
+def test_a_mistake_that_yaml_allows(
+    mistake: str, said: str, cluster: DevCluster, objects: Objects, start_operator: StartOperator
+) -> None:
+    """The same process keeps its configuration, and says what is wrong with the new one."""
+    operator = start_operator()
+    registries = f"registries: {{artifacts: {{registryUrl: '{cluster.registry_url}'}}}}"
+    operator.config.write_text(f"defaultRegistry: artifacts\n{registries}\n{mistake}\n")
+    eventually(lambda: operator.metrics().get(INVALID) == 1, tell=operator.log)
+    assert said in operator.log()
+    objects.create("web")
+    objects.wait_ready("web", tell=operator.log)
+
+
 def test_a_ca_bundle_that_is_not_there_yet(
     cluster: DevCluster, objects: Objects, start_operator: StartOperator, tmp_path: Path
 ) -> None:

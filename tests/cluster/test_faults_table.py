@@ -28,7 +28,7 @@ def test_each_row_names_a_test_that_exists(row: str) -> None:
     assert all(cells)
     names = re.findall(r"`(test_\w+)`", cells[3])
     assert names
-    assert set(names) <= names_in("cluster/test_*.py")
+    assert set(names) <= names_in("cluster/test_*.py") | names_in("unit/**/test_*.py")
 
 
 def test_each_fault_test_is_in_the_table() -> None:

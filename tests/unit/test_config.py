@@ -117,6 +117,7 @@ def test_all_fields() -> None:
             binding("credentials: {dockerConfigFile: /x, basic: {usernameFile: /u, passwordFile: /p}}"),
             "registries.a.credentials: set either basic or dockerConfigFile",
         ),
+        (binding('tls: {caFile: "a\\0b"}'), "registries.a.tls.caFile: must not contain a NUL character"),
         (binding("tls: {caFile: /x, insecureSkipVerify: true}"), "registries.a.tls: caFile has no effect"),
         (
             "defaultRegistry: a\nregistries: {a: {registryUrl: 'http://r', tls: {}}}",

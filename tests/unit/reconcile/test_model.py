@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final
 
 import httpx
@@ -30,8 +31,9 @@ from hypothesis.stateful import (
 )
 
 from controller.addresses import RegistryHosting
-from controller.api.conditions import ConditionType
+from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.reasons import Reason
+from controller.api.status import TERMINAL_REASONS
 from controller.api.target import Target, resolve_target
 from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION, ArtifactRepository, Key
 from controller.config import RegistryBinding
@@ -48,7 +50,7 @@ from controller.registry.protocol import Ensured, Origin
 from tests.fakes.registry import FakeRegistry, FakeRepository, StoredManifest
 from tests.settings import FULL
 from tests.unit.objects import make_config
-from tests.unit.reconcile.world import MemoryStore, World
+from tests.unit.reconcile.world import LoopClock, MemoryStore, World
 
 EXAMPLES: Final = 3000 if FULL else 60
 STEPS: Final = 40
@@ -103,6 +105,8 @@ class ModelStore(MemoryStore):
         self.violations = violations
         self.lose_answers = 0
         """Of so many writes: carried out, and the writer is told that they failed."""
+        self.verified: dict[Key, float] = {}
+        """When the repository of each object was verified last."""
         self.disturbed: set[Key] = set()
         """Objects whose status somebody else has written since we did."""
 
@@ -130,6 +134,10 @@ class ModelStore(MemoryStore):
         check(reconciling.get("status", "True") == stalled.get("status", "True") == "True", f"{key}: not True")
         check(after.condition(ConditionType.READY), f"{key}: no Ready")
         check((FOREIGN in _conditions(before)) == (FOREIGN in _conditions(after)), f"{key}: a foreign condition")
+        if ConditionStatus.TRUE == before.condition(ConditionType.READY).get("status") != row(after)[0]:
+            check(self._may_doubt(before, after), f"{key}: {row(after)} without patience")
+        is_past = not reconciling or _is_past(reconciling["lastTransitionTime"])
+        check(is_past, f"{key}: the deadline counts from the future")
         for type_ in OURS:
             old, new = before.condition(type_), after.condition(type_)
             # The deadline of a new generation counts from its own start.
@@ -141,6 +149,22 @@ class ModelStore(MemoryStore):
         if key not in self.disturbed and row(before) == row(after):
             moved = [name for name in FACTS if before.status.get(name) != after.status.get(name)]
             check(moved, f"{key}: a write in {row(after)} that tells nothing new")
+
+    def _may_doubt(self, before: ArtifactRepository, after: ArtifactRepository) -> bool:
+        """Tell whether an object may be Ready no longer."""
+        patience = CONFIG.timings.unavailable_after.total_seconds()
+        is_long = LoopClock().monotonic() - self.verified.get(after.key, -inf) >= patience
+        same = all(before.status.get(name) == after.status.get(name) for name in ("uri", "registry", "repositoryName"))
+        reason = after.condition(ConditionType.READY)["reason"]
+        return is_long or not same or reason in TERMINAL_REASONS or after.suspend or after.key in self.disturbed
+
+
+def _is_past(time: str) -> bool:
+    """Tell whether a time is over; an edited one that is none has no bearing on the deadline."""
+    try:
+        return datetime.fromisoformat(time) <= LoopClock().now()
+    except ValueError:
+        return True
 
 
 def _conditions(repository: ArtifactRepository) -> list[Mapping[str, Any]]:
@@ -265,6 +289,7 @@ class ModelClient(LocalArtifactRegistry):
 
     breaker: Callable[[], CircuitBreaker]
     trials: int = 0
+    verified: dict[Key, float]
     violations: Violations
 
     async def ensure(self, path: RepositoryPath, *, known_origin: Origin | None = None) -> Ensured:
@@ -278,9 +303,13 @@ class ModelClient(LocalArtifactRegistry):
         self.trials += on_trial
         self.violations.unless(self.trials <= 1, f"{self.trials} objects on trial")
         try:
-            return await super().ensure(path, known_origin=known_origin)
+            ensured = await super().ensure(path, known_origin=known_origin)
         finally:
             self.trials -= on_trial
+        object_ = _at_work.get()
+        assert object_ is not None
+        self.verified[object_.key] = LoopClock().monotonic()
+        return ensured
 
 
 class ModelReconciler(Reconciler):
@@ -316,7 +345,7 @@ class ModelWorld(World):
 
     def _connect(self, name: str, binding: RegistryBinding) -> RepositoryRegistry:
         client = ModelClient(name, binding, transport=self.servers[name])
-        client.violations = self.violations
+        client.violations, client.verified = self.violations, self.store.verified
         client.breaker = lambda: self.pool[name].breaker
         return client
 
@@ -527,7 +556,7 @@ class EngineMachine(RuleBasedStateMachine):
 
         self.run(change())
 
-    @rule(name=names, edit=st.sampled_from(["uri", "all", "foreign", "ready", "times", "origin", "stalled"]))
+    @rule(name=names, edit=st.sampled_from(["uri", "all", "foreign", "ready", "times", "origin", "stalled", "future"]))
     def edit_status(self, name: str, edit: str) -> None:
         """Somebody edits a status; the watch tells of that, too, and it is no reason to hurry."""
         key = Key("team", name)
@@ -684,6 +713,9 @@ def _edited(status: Mapping[str, Any], edit: str) -> dict[str, Any]:
         "foreign": {"conditions": [*conditions, FOREIGN]},
         "ready": {"conditions": [ready]},
         "times": {"conditions": [{**condition, "lastTransitionTime": "long ago"} for condition in conditions]},
+        "future": {
+            "conditions": [{**condition, "lastTransitionTime": "2999-01-01T00:00:00Z"} for condition in conditions]
+        },
         "origin": {"origin": "Adopted", "repositoryName": "team/elsewhere"},
         "stalled": {"conditions": [{**ready, "type": "Stalled"}, {**ready, "type": "Reconciling"}, FOREIGN]},
     }
