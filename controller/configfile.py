@@ -71,7 +71,11 @@ def read_yaml(text: str) -> Any:
         ConfigError: The text is not valid YAML, or has duplicate keys.
     """
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        loader = _UniqueKeyLoader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except Exception as error:
         # PyYAML also raises built-in errors: for an invalid date, a wrong tag, deeply nested brackets.
         raise ConfigError(f"not valid YAML: {error}") from error
