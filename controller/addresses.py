@@ -8,8 +8,9 @@ no source has stays unknown: a wrong reference is worse than none.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from controller.config import RegistryBinding
@@ -91,6 +92,29 @@ class RegistryAddresses:
     host: str | None
     container_runtime: str | None
     cluster_network: str | None
+
+    @classmethod
+    def from_status(cls, status: Mapping[str, Any], path: str) -> Self | None:
+        """Return the addresses that a status has; None where its ``uri`` is not that of this repository.
+
+        Args:
+            status: The status of an object.
+            path: The repository's path in the registry.
+        """
+
+        def address(value: object) -> str | None:
+            text = str(value or "")
+            return text.removesuffix(f"/{path}") if text.endswith(f"/{path}") else None
+
+        uri, references = address(status.get("uri")), status.get("references") or {}
+        if uri is None:
+            return None
+        return cls(
+            uri=uri,
+            host=address(references.get("host")),
+            container_runtime=address(references.get("containerRuntime")),
+            cluster_network=address(references.get("clusterNetwork")),
+        )
 
     def references(self, path: str) -> dict[str, str]:
         """Return ``status.references`` for a repository.

@@ -1,10 +1,13 @@
-"""Exponential backoff with jitter, used for all retries."""
+"""When to retry: exponential backoff with jitter, and what a server asks for by ``Retry-After``."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from itertools import count
 
 
@@ -47,3 +50,25 @@ class Backoff:
 
 OPERATOR_BACKOFF = Backoff(first=1.0, cap=30.0, minimum=0.5)
 """Backoff for the operator as a whole, such as its watch. Objects have backoffs of their own."""
+
+
+def parse_retry_after(value: str | None, *, now: datetime, limit: float) -> float | None:
+    """Return the seconds of ``Retry-After``, bounded; None if it is absent or invalid.
+
+    Args:
+        value: The header: seconds, or an HTTP date.
+        now: The time, with a time zone.
+        limit: Maximum, in seconds: a server must not be able to stop its clients for days.
+    """
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        seconds = float(value)
+    else:
+        try:
+            date = parsedate_to_datetime(value)
+        except (ValueError, OverflowError):
+            return None
+        # HTTP dates are in UTC.
+        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
+    return min(max(seconds, 0.0), limit)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import uvloop
 
 from controller import __version__
+from controller.api.selector import check_label_selector, check_namespace
 from controller.configfile import load_config, read_config
 from controller.errors import ConfigError, KubernetesError
 from controller.httpserver import parse_address
@@ -39,6 +41,26 @@ def _check_address(_: click.Context, __: click.Parameter, value: str | None) -> 
     return value
 
 
+def _namespaces(_context: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Check --namespace; drop names that are repeated."""
+    for name in names:
+        _checked(check_namespace, name)
+    return tuple(dict.fromkeys(names))
+
+
+def _label_selector(_context: click.Context, _option: click.Parameter, selector: str) -> str:
+    """Check --watch-label-selector."""
+    _checked(check_label_selector, selector)
+    return selector
+
+
+def _checked(check: Callable[[str], None], value: str) -> None:
+    try:
+        check(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
@@ -47,8 +69,20 @@ def main() -> None:
 
 @main.command()
 @_CONFIG
-@click.option("--namespace", "-n", "namespaces", multiple=True, help="Watch only this namespace; can be repeated.")
-@click.option("--watch-label-selector", default="", help="Watch only objects with these labels, e.g. shard=a.")
+@click.option(
+    "--namespace",
+    "-n",
+    "namespaces",
+    multiple=True,
+    callback=_namespaces,
+    help="Watch only this namespace; can be repeated.",
+)
+@click.option(
+    "--watch-label-selector",
+    default="",
+    callback=_label_selector,
+    help="Watch only objects with these labels, e.g. shard=a.",
+)
 @click.option(
     "--concurrent",
     type=click.IntRange(1, 256),

@@ -196,11 +196,13 @@ class KubernetesError(OperatorError):
     Args:
         message: The request and the response.
         status: HTTP status of the response; None without a response.
+        retry_after: Seconds that the API server asked to wait (``Retry-After``), bounded; 0 where it did not.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 class ObjectGone(KubernetesError):

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, Final, NoReturn, Protocol, cast
 
 import aiohttp
 import kopf
 
+from controller import NAME, USER_AGENT
 from controller.api.v1alpha1 import GROUP, PLURAL, VERSION, ArtifactRepository
 from controller.backoff import OPERATOR_BACKOFF
 from controller.kube.credentials import bearer_token, load_configuration
-from controller.kube.watchtrace import WatchTrace
+from controller.kube.watchtrace import Patience, WatchTrace
 from controller.reconcile.workqueue import Priority
 from controller.watchmonitor import WatchMonitor
 
-_IDENTITY: Final = "artifact-repository-controller"
-"""kopf's name for this operator among its peers. There are none (``standalone``), but without a name kopf looks up the
-user, and the image's user has no entry in /etc/passwd."""
+_START_TIMEOUT: Final = 60.0
+"""Seconds until kopf must have requested a list: discovery that was incomplete once is not repeated."""
 
 _INACTIVITY_TIMEOUT: Final = 70.0
 """Seconds without any event after which a watch is replaced; the API server sends a bookmark about once a minute."""
@@ -95,7 +95,7 @@ async def watch(
     target: EventTarget,
     *,
     listed: MutableMapping[str, str],
-    namespaces: Sequence[str] = (),
+    namespace: str = "",
     label_selector: str = "",
     monitor: WatchMonitor,
     install_signal_handlers: Callable[[], None],
@@ -105,7 +105,8 @@ async def watch(
     Args:
         target: Receives the objects.
         listed: The resourceVersion of each object, by uid, that the target has received; emptied by kopf's first list.
-        namespaces: The namespaces to watch; empty for all.
+        namespace: The namespace to watch; empty for all. Each has a kopf operator of its own, so that one that is
+            forbidden or broken does not affect the others.
         label_selector: Restricts the objects that are watched; empty for no restriction.
         monitor: Notified when the API server accepts a watch, rejects one, or cannot be reached.
         install_signal_handlers: Restores the signal handlers of the process, which kopf replaces when it starts.
@@ -114,26 +115,33 @@ async def watch(
         Exception: An error that kopf does not retry; the caller should call this function again.
     """
     registry = kopf.OperatorRegistry()
+    monitor.requested = False
     register_handlers(registry, target, listed=listed)
     kopf.on.login(registry=registry)(_Login(monitor).open_session)
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=_settings(label_selector),
-        clusterwide=not namespaces,
-        namespaces=namespaces,
-        identity=cast(Any, _IDENTITY),  # a str; kopf does not export its type
+        clusterwide=not namespace,
+        namespaces=(namespace,) if namespace else (),
+        # There are no peers, but without a name kopf looks up the user, which has no entry in the image's /etc/passwd.
+        identity=cast(Any, NAME),  # a str; kopf does not export its type
         standalone=True,
     )
     install_signal_handlers()
     # Not kopf.run_tasks(): it waits for, and then cancels, every task of the loop that is younger than the watch.
     try:
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait(tasks, timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if monitor.requested and not ended:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
     errors = [result for result in results if isinstance(result, Exception)]
-    raise errors[0] if errors else RuntimeError(f"kopf's {next(iter(ended)).get_name()} ended")
+    if errors:
+        raise errors[0]
+    names = ", ".join(task.get_name() for task in ended)
+    raise RuntimeError(f"kopf's {names} ended" if ended else f"kopf did not list {PLURAL}.{GROUP}, which it discovers")
 
 
 class _Login:
@@ -165,9 +173,10 @@ class _Login:
         trace = WatchTrace(PLURAL, monitor=self._monitor, on_accepted=self._reset)
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
-            headers=info.as_http_headers(),
+            headers=info.as_http_headers() | {"User-Agent": USER_AGENT},
             proxy=configuration.proxy,
             trace_configs=[trace.config],
+            middlewares=(Patience(),),
         )
         return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
 

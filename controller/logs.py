@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
@@ -19,6 +21,11 @@ _FIELDS: Final = "fields"
 """Attribute of a log record with its structured fields."""
 
 logger = logging.getLogger(__name__)
+_MAX_CAUSES: Final = 256
+"""Causes that a throttled log remembers."""
+
+_KOPF_INTERVAL: Final = 60.0
+"""Minimum time between two entries of the same place in kopf, in seconds."""
 
 
 class LogFormat(StrEnum):
@@ -74,6 +81,74 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class Throttled:
+    """Log of recurring problems: one entry per cause and interval; the next one has the number of those left out.
+
+    Args:
+        logger: Where entries go.
+        interval: Minimum time between two entries of the same cause, in seconds.
+        clock: Returns a time in seconds that never decreases.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, *, interval: float = 600.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger = logger
+        self._interval = interval
+        self._clock = clock
+        self._known: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        """By cause: when it was last logged, and how often it recurred since."""
+
+    def log(self, level: int, cause: Hashable, message: str, *args: object, exc_info: bool = False) -> None:
+        """Log a message, unless its cause was logged a short time ago.
+
+        Args:
+            level: Level of the entry.
+            cause: Identifies the cause: without names of objects, of which there may be thousands.
+            message: The message.
+            args: Its arguments.
+            exc_info: Whether to log the trace of the current exception.
+        """
+        left_out = self.due(cause)
+        if left_out is None:
+            return
+        if left_out:
+            message, args = f"{message} (and %d more since the last such entry)", (*args, left_out)
+        self._logger.log(level, message, *args, exc_info=exc_info)
+
+    def due(self, cause: Hashable) -> int | None:
+        """Return how many entries of a cause were left out since the last one; None if none is due, which is counted.
+
+        Args:
+            cause: The cause.
+        """
+        now = self._clock()
+        known = self._known.pop(cause, None)
+        if known is not None and now - known[0] < self._interval:
+            self._known[cause] = (known[0], known[1] + 1)
+            return None
+        self._known[cause] = (now, 0)
+        if len(self._known) > _MAX_CAUSES:
+            self._known.popitem(last=False)
+        return 0 if known is None else known[1]
+
+
+class _KopfFilter(logging.Filter):
+    """Lets through one entry per minute of each place in kopf that logs; kopf logs each attempt of a request.
+
+    The state of the watch is reported by :mod:`controller.watchmonitor`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places = Throttled(logging.getLogger("kopf"), interval=_KOPF_INTERVAL)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("kopf"):
+            return True
+        return self._places.due((record.pathname, record.lineno)) is not None
+
+
 def _escaped(text: str) -> str:
     """Return a text with escapes for control characters and characters that change the text direction."""
     if text.isprintable():
@@ -98,6 +173,7 @@ def configure_logging(level: str, format_: LogFormat) -> None:
         )
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.addFilter(_KopfFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from controller.backoff import OPERATOR_BACKOFF
+from controller import NAME, USER_AGENT
 from controller.config import OperatorConfig
 from controller.configfile import load_config
 from controller.errors import ConfigError, KubernetesError
@@ -35,10 +35,11 @@ from controller.metrics import Metrics
 from controller.metricsserver import metrics_application, server_certificate
 from controller.reconcile.interfaces import EventRecorder, SystemClock
 from controller.runner import Runner, Scope
+from controller.supervision import Delays, run_forever
 
 logger = logging.getLogger(__name__)
 
-LEASE_NAME: Final = "artifact-repository-controller"
+LEASE_NAME: Final = NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Manager:
         self._rng = random.Random()  # noqa: S311 - jitter, not secrets
         self._stopping = asyncio.Event()
         self._not_ready: str | None = "starting"
+        self._runner: Runner | None = None
         self._standby: LeaderElector | None = None
         """The elector while this process waits for the Lease."""
         scope = options.scope
@@ -122,7 +124,7 @@ class Manager:
             events: EventRecorder = NoEventRecorder()
             if self._options.events:
                 events = recorder = KubernetesEventRecorder(self._api, self._clock)
-                recording = asyncio.create_task(recorder.run())
+                recording = asyncio.create_task(run_forever("The event recorder", recorder.run, rng=self._rng))
                 stack.callback(recording.cancel)
             if self._options.leader_elect:
                 await self._run_while_leading(events)
@@ -143,7 +145,8 @@ class Manager:
 
     async def _connect(self) -> None:
         """Read the credentials; without any, the process fails at once."""
-        await self._api.connect()
+        client = await self._api.connect()
+        logger.info("Starting %s; the API server is %s", USER_AGENT, client.configuration.host)
 
     def _why_not_ready(self) -> str | None:
         """Return why the process is not ready; None if it is.
@@ -153,7 +156,7 @@ class Manager:
         """
         if self._standby is not None and not self._stopping.is_set():
             return None if self._standby.stands_by else "waiting for the Lease; no live leader has been observed"
-        return self._not_ready
+        return self._not_ready or (self._runner.problem if self._runner else None)
 
     def _install_signal_handlers(self) -> None:
         loop = asyncio.get_running_loop()
@@ -200,7 +203,7 @@ class Manager:
         """Reconcile until the process stops, then stop gracefully; cancelled when leadership is lost."""
         self._set_not_ready("waiting for the API server")
         await self._unless_stopping(self._wait_for_access())
-        runner = self._new_runner(events, check_leadership)
+        self._runner = runner = self._new_runner(events, check_leadership)
         grace = 0.0
         try:
             await self._unless_stopping(
@@ -208,7 +211,7 @@ class Manager:
             )
             grace = self._options.grace
         finally:
-            self._config = runner.config
+            self._config, self._runner = runner.config, None
             await runner.stop(grace=grace)
 
     def _new_runner(self, events: EventRecorder, check_leadership: Callable[[], None]) -> Runner:
@@ -231,7 +234,7 @@ class Manager:
 
     async def _wait_for_access(self) -> None:
         """Return once the objects can be read; log each new error."""
-        delays, logged = OPERATOR_BACKOFF.delays(self._rng), ""
+        delays, logged = Delays(self._rng), ""
         while True:
             try:
                 await self._api.check_access()
@@ -239,7 +242,7 @@ class Manager:
                 if str(error) != logged:
                     logged = str(error)
                     logger.error("Not ready to start, retrying: %s", logged)  # noqa: TRY400 - a trace does not help
-                await asyncio.sleep(next(delays))
+                await asyncio.sleep(delays.next(error))
             else:
                 return
 

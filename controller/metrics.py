@@ -25,6 +25,11 @@ class Metrics:
         self.queue_latency = self._histogram("queue_latency_seconds", "Time that an object waited for a worker.")
         self.retries = self._counter("retries", "Reconciles that are retried after a backoff.")
         self.status_writes = self._counter("status_writes", "Writes of the status of objects.")
+        self.status_write_failures = self._counter(
+            "status_write_failures",
+            "Failed writes of the status of objects; code is the HTTP status or 'error'.",
+            "code",
+        )
         self.config_loads = self._counter("config_loads", "Changes of the configuration file by result.", "result")
         self._config = _ConfigCollector()
         self.registry.register(self._config)
@@ -43,11 +48,15 @@ class Metrics:
         )
         # Counters that alerts use start at 0: increase() in Prometheus ignores the first sample of a series.
         self.reconciles.labels("defect")
+        for code in ("403", "429", "500", "503", "error"):
+            self.status_write_failures.labels(code)
         self._objects = _ObjectCollector()
         self.registry.register(self._objects)
         self._leader = self._gauge("leader", "1 if this process holds the Lease.")
         self._registries = _RegistryCollector()
         self.registry.register(self._registries)
+        self._watches = _WatchCollector()
+        self.registry.register(self._watches)
         self._queue_depth = self._gauge("queue_depth", "Objects waiting for a worker.")
 
     def observe_queue(self, depth: Callable[[], int], ready: Callable[[], Iterable[str]]) -> None:
@@ -91,6 +100,14 @@ class Metrics:
             failing_since: Returns for each registry, by name, the start of its outage; None if it is available.
         """
         self._registries.failing_since = failing_since
+
+    def observe_watches(self, established: Callable[[], Mapping[str, bool]]) -> None:
+        """Set the source of the gauge of watches.
+
+        Args:
+            established: Returns for each namespace (an empty name for all) whether its watch is established.
+        """
+        self._watches.established = established
 
     def render(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -150,4 +167,21 @@ class _RegistryCollector(Collector):
         )
         for name, since in self.failing_since().items():
             family.add_metric((name,), 1 if since is None else 0)
+        yield family
+
+
+class _WatchCollector(Collector):
+    """Exports the state of each watch."""
+
+    def __init__(self) -> None:
+        self.established: Callable[[], Mapping[str, bool]] = dict
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "artifact_repository_watch_up",
+            "1 if the watch is established; one for each watched namespace, or one with an empty name for all.",
+            labels=("watched_namespace",),
+        )
+        for namespace, is_established in self.established().items():
+            family.add_metric((namespace,), int(is_established))
         yield family

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,24 +14,23 @@ from controller.addresses import RegistryHosting
 from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.target import intended_registry
 from controller.api.v1alpha1 import ArtifactRepository
-from controller.backoff import OPERATOR_BACKOFF
 from controller.config import OperatorConfig, RegistryBinding
 from controller.configfollower import POLL_INTERVAL, ConfigFollower
 from controller.durations import format_duration
-from controller.handlers import watch
 from controller.kube.client import KubernetesClient
 from controller.kube.localregistry import LocalRegistryDiscovery
-from controller.kube.watchtrace import STEADY
 from controller.metrics import Metrics
 from controller.reconcile.controller import Controller
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.registries import ManagedRegistry, RegistryFactory, RegistryPool
 from controller.reconcile.resync import Sweep, enqueue_existing, resync_forever
+from controller.reconcile.writes import StatusWrites
 from controller.registry.connection import RequestRecord
 from controller.registry.local import LocalArtifactRegistry
 from controller.registryfiles import RegistryFiles
-from controller.watchmonitor import WatchMonitor
+from controller.supervision import run_forever
+from controller.watching import Watches
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +87,7 @@ class Runner:
         self._registries = RegistryPool(
             config, connect=_registry_factory(metrics, check_leadership), clock=clock, rng=rng
         )
+        self._writes = StatusWrites(events=events, metrics=metrics, clock=clock)
         self._controller = Controller(
             reconciler=Reconciler(
                 registries=self._registries,
@@ -102,6 +102,7 @@ class Runner:
             rng=rng,
             max_concurrent=scope.concurrent,
             metrics=metrics,
+            writes=self._writes,
         )
         self._sweep = Sweep(self._controller, store=api, clock=clock, rng=rng)
         self._follower = ConfigFollower(
@@ -125,23 +126,36 @@ class Runner:
             install_signal_handlers: Restores the process's own handlers, which kopf replaces.
         """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._discovery.run(self._advertised))
+
+            def supervise(name: str, work: Callable[[], Awaitable[object]]) -> None:
+                group.create_task(run_forever(name, work, rng=self._rng), name=name)
+
+            supervise("Local registry discovery", functools.partial(self._discovery.run, self._advertised))
             # Objects reconciled before the advertisement is known would be written twice.
             await self._discovery.wait_for_first_read()
             self._controller.start(OutageReporter(self._events, registries=self._registries, sweep=self._sweep))
             listed = await enqueue_existing(self._controller, store=self._api)
-            group.create_task(self._watch_forever(listed, set_not_ready, install_signal_handlers))
-            group.create_task(
-                resync_forever(
-                    self._controller,
-                    store=self._api,
-                    interval=self._resync_interval,
-                    clock=self._clock,
-                    rng=self._rng,
-                )
+            watches = Watches(
+                self._controller,
+                namespaces=self._api.namespaces,
+                label_selector=self._scope.label_selector,
+                events=self._events,
+                set_not_ready=set_not_ready,
+                install_signal_handlers=install_signal_handlers,
+                rng=self._rng,
             )
-            group.create_task(self._follower.run())
-            group.create_task(self._follow_registry_files())
+            self._metrics.observe_watches(watches.established)
+            supervise("The watch", functools.partial(watches.run, listed))
+            for namespace in self._api.namespaces:
+                supervise("The resync", functools.partial(self._resync, namespace))
+            supervise("The sweep", self._sweep.run)
+            supervise("Following the configuration file", self._follower.run)
+            supervise("Following credential and CA files", self._follow_registry_files)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the operator can do nothing useful although it watches; None if it can."""
+        return self._writes.problem
 
     async def stop(self, *, grace: float) -> None:
         """Stop reconciling and close all connections.
@@ -149,41 +163,22 @@ class Runner:
         Args:
             grace: Seconds to wait for reconciles in progress.
         """
+        self._metrics.observe_watches(dict)  # from now on another replica reports them
         await self._controller.stop(grace=grace)
         await self._registries.close()
 
+    async def _resync(self, namespace: str) -> None:
+        await resync_forever(
+            self._controller,
+            store=self._api,
+            namespace=namespace,
+            interval=self._resync_interval,
+            clock=self._clock,
+            rng=self._rng,
+        )
+
     def _resync_interval(self) -> float:
         return self._registries.config.timings.resync_interval.total_seconds()
-
-    async def _watch_forever(
-        self,
-        listed: dict[str, str],
-        set_not_ready: Callable[[str | None], None],
-        install_signal_handlers: Callable[[], None],
-    ) -> None:
-        """Run the watch, and run it again whenever it ends."""
-        delays = OPERATOR_BACKOFF.delays(self._rng)
-        monitor = WatchMonitor(
-            ", ".join(self._scope.namespaces) or "all namespaces",
-            set_not_ready=set_not_ready,
-            on_persistent_failure=lambda problem: self._events.event(None, EventType.WARNING, "WatchFailed", problem),
-        )
-        while True:
-            started = self._clock.monotonic()
-            try:
-                await watch(
-                    self._controller,
-                    listed=listed,
-                    namespaces=self._scope.namespaces,
-                    label_selector=self._scope.label_selector,
-                    monitor=monitor,
-                    install_signal_handlers=install_signal_handlers,
-                )
-            except Exception as error:  # noqa: BLE001 - the watch must be restarted after any error
-                monitor.failed(str(error) or type(error).__name__)
-            if self._clock.monotonic() - started >= STEADY:
-                delays = OPERATOR_BACKOFF.delays(self._rng)
-            await asyncio.sleep(next(delays))
 
     async def _reconfigured(self) -> None:
         """Have all objects reconciled with a new configuration."""
@@ -205,8 +200,8 @@ class Runner:
         is_ready = object_.condition(ConditionType.READY).get("status") == ConditionStatus.TRUE
         return not is_ready and intended_registry(object_, self._registries.config) in registries
 
-    async def _advertised(self, hosting: RegistryHosting) -> None:
-        """Apply a new advertisement of the local registry, and update the references of all objects."""
+    async def _advertised(self, hosting: RegistryHosting | None) -> None:
+        """Apply the advertisement of the local registry, and update the references of all objects."""
         self._registries.advertise(hosting)
         if self._controller.is_running:  # before, no object has been reconciled
             await self._sweep()

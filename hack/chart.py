@@ -19,6 +19,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from controller.api.selector import NAMESPACE_PATTERN
 from controller.cli import run
 from controller.config import OperatorConfig
 from controller.logs import LEVELS, LogFormat
@@ -78,7 +79,11 @@ _EXPLICIT: Final[Mapping[str, JsonSchemaValue]] = {
     "topologySpreadConstraints": _OBJECTS,
     "volumeMounts": _NAMED,
     "volumes": _NAMED,
-    "watch.namespaces": {"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": True},
+    "watch.namespaces": {
+        "type": "array",
+        "items": {"type": "string", "pattern": NAMESPACE_PATTERN},
+        "uniqueItems": True,
+    },
 }
 """Schemas of values that cannot be inferred from the default."""
 

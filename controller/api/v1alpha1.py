@@ -68,20 +68,27 @@ class ArtifactRepository:
 
         Args:
             body: The object as JSON. It is not changed; ``status`` keeps a reference to a part of it.
+
+        Raises:
+            KeyError: A field is missing that every object has: this is none.
+            TypeError: A field has another type than in the schema.
         """
-        metadata = body["metadata"]
-        spec = body.get("spec") or _NOTHING
+        metadata = _mapping(body["metadata"])
+        spec = _mapping(body.get("spec"))
+        status = _mapping(body.get("status"))
+        for condition in status.get("conditions") or ():
+            _mapping(condition)
         return cls(
-            key=Key(metadata["namespace"], metadata["name"]),
-            uid=metadata["uid"],
-            resource_version=metadata["resourceVersion"],
-            generation=metadata["generation"],
+            key=Key(_text(metadata["namespace"]), _text(metadata["name"])),
+            uid=_text(metadata["uid"]),
+            resource_version=_text(metadata["resourceVersion"]),
+            generation=int(metadata["generation"]),
             deleting="deletionTimestamp" in metadata,
             repository_name=spec.get("repositoryName"),
             registry=spec.get("registry"),
             suspend=bool(spec.get("suspend")),
-            requested_at=(metadata.get("annotations") or _NOTHING).get(REQUESTED_AT_ANNOTATION),
-            status=body.get("status") or {},
+            requested_at=_mapping(metadata.get("annotations")).get(REQUESTED_AT_ANNOTATION),
+            status=status,
         )
 
     @property
@@ -117,3 +124,18 @@ class ArtifactRepository:
                 found: Mapping[str, Any] = condition
                 return found
         return _NOTHING
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return a JSON object; an empty one if the field is absent."""
+    if value is None:
+        return _NOTHING
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, not {type(value).__name__}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, not {type(value).__name__}")
+    return value

@@ -5,8 +5,10 @@ Its generated models are not used: they would be built and taken apart again for
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -14,7 +16,9 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
+from controller import NAME, USER_AGENT
 from controller.api.v1alpha1 import API_VERSION, GROUP, KIND, PLURAL, VERSION, ArtifactRepository, Key
+from controller.backoff import parse_retry_after
 from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, ObjectGone
 from controller.kube.credentials import load_configuration
 
@@ -23,6 +27,12 @@ T = TypeVar("T")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _PAGE: Final = 500
 """Objects per page of a list, as in kubectl."""
+
+MAX_RETRY_AFTER: Final = 60.0
+"""Maximum ``Retry-After``, in seconds. The API server itself asks for one second; a proxy may ask for days."""
+
+_MAX_MESSAGE: Final = 1000
+"""Maximum length of the message of a ``Status`` object that is kept."""
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 _PATH: Final = f"/apis/{GROUP}/{VERSION}"
@@ -74,47 +84,61 @@ class KubernetesClient:
         """
         body = {"metadata": {"resourceVersion": repository.resource_version}, "status": patch}
         response = await self.request(
-            "PATCH", f"{_object_path(repository.key)}/status", body=body, content_type=MERGE_PATCH
+            "PATCH",
+            f"{_object_path(repository.key)}/status",
+            query={"fieldManager": NAME},
+            body=body,
+            content_type=MERGE_PATCH,
         )
         return _parsed(ArtifactRepository.from_body, response)
 
-    async def list_pages(self) -> AsyncIterator[Sequence[ArtifactRepository]]:
-        """Yield all objects that this operator watches, page by page."""
-        for path in self._list_paths():
-            token = ""
-            while True:
-                query = {"limit": str(_PAGE), "continue": token, "labelSelector": self._label_selector}
-                response = await self.request("GET", path, query={k: v for k, v in query.items() if v})
-                page, token = _parsed(_page, response)
-                yield page
-                if not token:
-                    break
+    @property
+    def namespaces(self) -> Sequence[str]:
+        """The namespaces to list (see :class:`controller.reconcile.interfaces.ObjectStore`)."""
+        return self._namespaces or ("",)
+
+    async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
+        """Yield the objects of a namespace, page by page (see :class:`controller.reconcile.interfaces.ObjectStore`)."""
+        token = ""
+        while True:
+            query = {"limit": str(_PAGE), "continue": token, "labelSelector": self._label_selector}
+            response = await self.request("GET", _list_path(namespace), query={k: v for k, v in query.items() if v})
+            page, token = _parsed(_page, response)
+            yield page
+            if not token:
+                break
 
     async def check_access(self) -> None:
-        """Check that the objects can be read.
+        """Check that the objects of at least one namespace can be read; the watches report the others.
 
         Raises:
             ObjectGone: The CustomResourceDefinition is not installed.
             KubernetesUnavailable: The API server cannot be reached or cannot serve the request now.
             KubernetesError: A permission is missing, or another error; the message says what to do.
         """
-        for path in self._list_paths():
-            try:
-                await self.request("GET", path, query={"limit": "1"})
-            except ObjectGone as error:
-                raise ObjectGone(
-                    f"the API server does not know {PLURAL}.{GROUP}: install the CustomResourceDefinition "
-                    "(kubectl apply -f manifests/crd.yaml)",
-                    status=error.status,
-                ) from error
-            except KubernetesError as error:
-                if error.status == HTTPStatus.FORBIDDEN:
-                    raise KubernetesError(
-                        f"not allowed to read {PLURAL}.{GROUP}: {error}. Grant the operator's ServiceAccount the "
-                        "permissions in manifests/rbac.yaml",
-                        status=error.status,
-                    ) from error
-                raise
+        checks = (self._check_access(namespace) for namespace in self.namespaces)
+        errors = [error for error in await asyncio.gather(*checks) if error is not None]
+        if len(errors) == len(self.namespaces):
+            raise errors[0]
+
+    async def _check_access(self, namespace: str) -> KubernetesError | None:
+        try:
+            await self.request("GET", _list_path(namespace), query={"limit": "1"})
+        except ObjectGone as error:
+            return ObjectGone(
+                f"the API server does not know {PLURAL}.{GROUP}: install the CustomResourceDefinition "
+                "(kubectl apply -f manifests/crd.yaml)",
+                status=error.status,
+            )
+        except KubernetesError as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                return error
+            return KubernetesError(
+                f"not allowed to read {PLURAL}.{GROUP}: {error}. Grant the operator's ServiceAccount the "
+                "permissions in manifests/rbac.yaml",
+                status=error.status,
+            )
+        return None
 
     async def request(
         self,
@@ -144,15 +168,16 @@ class KubernetesClient:
             KubernetesError: Any other response that is not 2xx.
         """
         url = f"{path}?{urlencode(query)}" if query else path
-        status, text = await self._send(method, url, body, content_type)
+        status, headers, text = await self._send(method, url, body, content_type)
         if status == HTTPStatus.UNAUTHORIZED:
             await self._renew_token()
-            status, text = await self._send(method, url, body, content_type)
+            status, headers, text = await self._send(method, url, body, content_type)
         if status >= HTTPStatus.BAD_REQUEST:
-            raise _error(status, _message(text) or f"{method} {path} returned status {status}")
+            message = _message(text) or f"{method} {path} returned status {status}"
+            raise _error(status, message, retry_after(status, headers) or 0.0)
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise KubernetesUnavailable(f"{method} {path} returned a body that is not JSON", status=status) from error
         if not isinstance(content, dict):
             raise KubernetesUnavailable(f"{method} {path} returned a body that is not a JSON object", status=status)
@@ -160,16 +185,16 @@ class KubernetesClient:
 
     async def _send(
         self, method: str, url: str, body: Mapping[str, Any] | None, content_type: str
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, Mapping[str, str], bytes]:
         client = await self.connect()
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": USER_AGENT}
         await client.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
         try:
             response = await client.call_api(
                 method, client.configuration.host + url, header_params=headers, body=body, _request_timeout=_TIMEOUT
             )
-            return response.status, await response.read()
-        except (aiohttp.ClientError, OSError) as error:
+            return response.status, response.headers, await response.read()
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a response that is not HTTP
             raise KubernetesUnavailable(
                 f"the API server at {client.configuration.host} does not answer: {str(error) or type(error).__name__}"
             ) from error
@@ -179,11 +204,6 @@ class KubernetesClient:
         client, fresh = await self.connect(), await load_configuration()
         client.configuration.api_key = fresh.api_key
         client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
-
-    def _list_paths(self) -> list[str]:
-        if not self._namespaces:
-            return [f"{_PATH}/{PLURAL}"]
-        return [f"{_PATH}/namespaces/{quote(namespace, safe='')}/{PLURAL}" for namespace in self._namespaces]
 
 
 def involved_object(repository: ArtifactRepository) -> dict[str, str]:
@@ -200,15 +220,22 @@ def involved_object(repository: ArtifactRepository) -> dict[str, str]:
 
 def _page(response: Mapping[str, Any]) -> tuple[Sequence[ArtifactRepository], str]:
     """Return the objects of a page, and the token of the next page; empty at the end."""
-    return [ArtifactRepository.from_body(item) for item in response["items"]], response["metadata"].get("continue", "")
+    token = response["metadata"].get("continue") or ""
+    if response["kind"] != f"{KIND}List" or not isinstance(token, str):
+        raise TypeError("not a list of these objects")
+    return [ArtifactRepository.from_body(item) for item in response["items"]], token
 
 
 def _parsed(parse: Callable[[Mapping[str, Any]], T], response: Mapping[str, Any]) -> T:
     """Parse a response, which may come from a proxy instead of the API server."""
     try:
         return parse(response)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise KubernetesUnavailable("the API server returned an unexpected object") from error
+
+
+def _list_path(namespace: str) -> str:
+    return f"{_PATH}/namespaces/{quote(namespace, safe='')}/{PLURAL}" if namespace else f"{_PATH}/{PLURAL}"
 
 
 def _object_path(key: Key) -> str:
@@ -218,16 +245,30 @@ def _object_path(key: Key) -> str:
 def _message(text: bytes) -> str:
     """Return the message of a ``Status`` object; empty if there is none."""
     try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
+        return str(json.loads(text)["message"])[:_MAX_MESSAGE]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 
-def _error(status: int, message: str) -> KubernetesError:
+def retry_after(status: int, headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the API server asks to wait; None where it does not.
+
+    As in client-go, ``Retry-After`` counts for 429 and for any 5xx.
+
+    Args:
+        status: HTTP status of the response.
+        headers: Its headers.
+    """
+    if status != HTTPStatus.TOO_MANY_REQUESTS and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return None
+    return parse_retry_after(headers.get("Retry-After"), now=datetime.now(UTC), limit=MAX_RETRY_AFTER)
+
+
+def _error(status: int, message: str, retry_after: float) -> KubernetesError:
     if status == HTTPStatus.NOT_FOUND:
         return ObjectGone(message, status=status)
     if status == HTTPStatus.CONFLICT:
         return Conflict(message, status=status)
     if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return KubernetesUnavailable(message, status=status)
+        return KubernetesUnavailable(message, status=status, retry_after=retry_after)
     return KubernetesError(message, status=status)

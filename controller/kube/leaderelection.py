@@ -19,16 +19,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final
 from urllib.parse import quote
 
-from controller.errors import Conflict, KubernetesError, LeadershipLost, ObjectGone
+from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, LeadershipLost, ObjectGone
 from controller.kube.client import KubernetesClient
 from controller.kube.holder import HolderPod
+from controller.logs import Throttled
 from controller.reconcile.interfaces import Clock
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ _TRIES: Final = 3
 
 _MARGIN: Final = 0.05
 """Added to the wait for the Lease of another candidate to expire, in seconds, to absorb rounding errors."""
+
+_FIELDS: Final[Mapping[str, type]] = {"holderIdentity": str, "leaseDurationSeconds": int, "leaseTransitions": int}
+"""Types of the fields of a Lease's spec that are used."""
 
 _RELEASED_DURATION: Final = 1
 """leaseDurationSeconds of a released Lease, as in client-go."""
@@ -100,6 +104,9 @@ class LeaderElector:
         self._renewed = self._held_until = 0.0
         self._predecessor: str | None = None
         """Holder in the first Lease read, where it ran in the Pod of this process; empty: another holder, or none."""
+        self._log = Throttled(logger, clock=clock.monotonic)
+        self._retry_after = 0.0
+        """Seconds that the API server asked to wait at the last attempt."""
         self._reported = ""
         """Why it was last unknown whether the holder's Pod exists."""
         self.is_leader = False
@@ -170,7 +177,7 @@ class LeaderElector:
                     while not await self._try("renew"):
                         if self._expires_at is not None:
                             return
-                        await asyncio.sleep(min(self._pause(), 1.0))
+                        await asyncio.sleep(max(min(self._pause(), 1.0), self._retry_after))
             except TimeoutError:
                 return
             if loop.time() > deadline:
@@ -182,6 +189,7 @@ class LeaderElector:
             asyncio.get_running_loop().time(),
             self._clock.monotonic() + self._timings.renew_deadline,
         )
+        self._retry_after = 0.0
         try:
             async with asyncio.timeout(self._timings.renew_deadline / _TRIES):
                 if not await self._try_acquire_or_renew(started):
@@ -189,14 +197,20 @@ class LeaderElector:
         except Conflict:
             return False
         except TimeoutError:
-            logger.warning("Failed to %s the Lease %s: no response in time", action, self._name)
+            self._report(action, "no response in time")
             return False
         except KubernetesError as error:
-            logger.warning("Failed to %s the Lease %s: %s", action, self._name, error)
+            # One more attempt has to fit into the renew deadline.
+            self._retry_after = min(error.retry_after, self._timings.renew_deadline / 2)
+            self._report(action, str(error))
             return False
         # The time before the request counts: others count from when they see its result.
         self._renewed, self._held_until = started, held_until
         return True
+
+    def _report(self, action: str, problem: str) -> None:
+        message = "Failed to %s the Lease %s: %s"
+        self._log.log(logging.WARNING, (action, problem), message, action, self._name, problem)
 
     async def _try_acquire_or_renew(self, now: float) -> bool:
         try:
@@ -210,9 +224,9 @@ class LeaderElector:
                 "metadata": {"name": self._name},
                 "spec": self._spec({}),
             }
-            await self._api.request("POST", self._collection, body=body)
+            _spec_of(await self._api.request("POST", self._collection, body=body))
             return True
-        spec = lease.get("spec") or {}
+        spec = _spec_of(lease)
         renewed = self._seen is not None and self._seen[0] != spec
         if self._seen is None or renewed:
             self._seen = (spec, now)
@@ -227,7 +241,7 @@ class LeaderElector:
                     self._leader_alive_until = expires
                 return False
         lease["spec"] = self._spec(spec)
-        await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)
+        _spec_of(await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease))
         return True
 
     def _note_predecessor(self, holder: str) -> None:
@@ -264,8 +278,9 @@ class LeaderElector:
         try:
             async with asyncio.timeout(self._timings.retry_period):
                 lease = await self._api.request("GET", f"{self._collection}/{self._name}")
-                if lease["spec"].get("holderIdentity") == self._identity:
-                    lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": _RELEASED_DURATION}
+                spec = _spec_of(lease)
+                if spec.get("holderIdentity") == self._identity:
+                    lease["spec"] = spec | {"holderIdentity": "", "leaseDurationSeconds": _RELEASED_DURATION}
                     await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease)
         except (KubernetesError, TimeoutError) as error:
             logger.warning("Failed to release the Lease; it will expire: %s", error)
@@ -282,4 +297,23 @@ class LeaderElector:
         }
 
     def _pause(self) -> float:
-        return self._timings.retry_period * self._rng.uniform(0.8, 1.2)
+        return max(self._timings.retry_period * self._rng.uniform(0.8, 1.2), self._retry_after)
+
+
+def _spec_of(lease: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec of a Lease.
+
+    Raises:
+        KubernetesUnavailable: It is not a Lease, but the response of a proxy, for example.
+    """
+    metadata, spec = lease.get("metadata"), lease.get("spec", {})
+    # Without a resourceVersion, an update would overwrite whatever another candidate wrote.
+    versioned = isinstance(metadata, dict) and isinstance(metadata.get("resourceVersion"), str)
+    if (
+        lease.get("kind") == "Lease"
+        and versioned
+        and isinstance(spec, dict)
+        and all(isinstance(spec[name], type_) for name, type_ in _FIELDS.items() if spec.get(name) is not None)
+    ):
+        return spec
+    raise KubernetesUnavailable("the API server returned something other than a Lease")

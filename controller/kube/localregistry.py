@@ -6,23 +6,29 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from controller.addresses import HOSTING_KEY, HOSTING_NAME, HOSTING_NAMESPACE, RegistryHosting
-from controller.backoff import OPERATOR_BACKOFF
-from controller.errors import ConfigError, KubernetesError, ObjectGone
+from controller.errors import ConfigError, KubernetesError, KubernetesUnavailable, ObjectGone
 from controller.kube.client import KubernetesClient
+from controller.supervision import Delays
 
 logger = logging.getLogger(__name__)
+
+Changed = Callable[[RegistryHosting | None], Awaitable[None]]
+"""Called with the first definite answer and each new advertisement; None: there is none."""
 
 _PATH: Final = f"/api/v1/namespaces/{HOSTING_NAMESPACE}/configmaps/{HOSTING_NAME}"
 _INTERVAL: Final = 30.0
 """Mean interval between two reads, in seconds. The ConfigMap hardly ever changes."""
 
 _FIRST_READ: Final = 5.0
-"""Maximum time to wait for the first read before reconciliation starts, in seconds."""
+"""Maximum time to wait for a definite answer before reconciliation starts, in seconds.
+
+Objects that are created later while there is none get the addresses of the configuration.
+"""
 
 _CONFIG_MAP: Final = f"ConfigMap {HOSTING_NAMESPACE}/{HOSTING_NAME}"
 
@@ -30,8 +36,9 @@ _CONFIG_MAP: Final = f"ConfigMap {HOSTING_NAMESPACE}/{HOSTING_NAME}"
 class LocalRegistryDiscovery:
     """Reports changes of the advertisement.
 
-    The last valid one is kept if the ConfigMap is deleted, becomes invalid or can no longer be read, because the
-    registry most likely still has its addresses.
+    Only a definite answer counts: the ConfigMap, not found, or forbidden. The last valid advertisement is kept if the
+    ConfigMap is deleted, becomes invalid or can no longer be read, because the registry most likely still has its
+    addresses.
 
     Args:
         api: The API server.
@@ -46,51 +53,60 @@ class LocalRegistryDiscovery:
         self._read_once = asyncio.Event()
 
     async def wait_for_first_read(self) -> None:
-        """Return after the first successful read, or after a few seconds."""
+        """Return after the first definite answer, or after a few seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_READ):
                 await self._read_once.wait()
 
-    async def run(self, changed: Callable[[RegistryHosting], Awaitable[None]]) -> None:
+    async def run(self, changed: Changed) -> None:
         """Read the ConfigMap at an interval until cancelled.
 
         Args:
-            changed: Called with each new advertisement.
+            changed: Notified of the advertisement.
         """
-        delays = OPERATOR_BACKOFF.delays(self._rng)
+        delays = Delays(self._rng)
         while True:
-            if await self._read(changed):
-                delays = OPERATOR_BACKOFF.delays(self._rng)
+            try:
+                hosting = await self._read()
+            except KubernetesError as error:
+                self._log(f"Failed to read {_CONFIG_MAP}, retrying: {error}")
+                await asyncio.sleep(delays.next(error))
+                continue
+            delays.reset()
+            if hosting != self._known or not self._read_once.is_set():
+                self._known = hosting
+                await changed(hosting)
                 self._read_once.set()
-                await asyncio.sleep(_INTERVAL * self._rng.uniform(0.8, 1.2))
-            else:
-                await asyncio.sleep(next(delays))
+            await asyncio.sleep(_INTERVAL * self._rng.uniform(0.8, 1.2))
 
-    async def _read(self, changed: Callable[[RegistryHosting], Awaitable[None]]) -> bool:
-        """Read the ConfigMap once; return whether the result is definite: its content, not found, or forbidden."""
+    async def _read(self) -> RegistryHosting | None:
+        """Read the ConfigMap once; return the advertisement that now applies.
+
+        Raises:
+            KubernetesError: There is no definite answer.
+        """
         try:
             config_map = await self._api.request("GET", _PATH)
         except ObjectGone:
             kept = "the last valid one is kept" if self._known else "addresses come from the configuration"
             self._log(f"{_CONFIG_MAP} does not exist; {kept}", logging.INFO)
+            return self._known
         except KubernetesError as error:
             if error.status != HTTPStatus.FORBIDDEN:
-                self._log(f"Failed to read {_CONFIG_MAP}, retrying: {error}")
-                return False
+                raise
             self._log(f"Not allowed to read {_CONFIG_MAP}; addresses come from the configuration: {error}")
-        else:
-            hosting = self._parse(config_map)
-            if hosting is not None and hosting != self._known:
-                self._known = hosting
-                self._log(f"{_CONFIG_MAP} advertises the local registry as {hosting.host or 'nothing'}", logging.INFO)
-                await changed(hosting)
-            if hosting is not None and hosting.problems:
-                self._log(f"{_CONFIG_MAP}: ignored: {'; '.join(hosting.problems)}")
-        return True
+            return self._known
+        hosting = self._parse(_data(config_map))
+        if hosting is None:
+            return self._known
+        if hosting != self._known:
+            self._log(f"{_CONFIG_MAP} advertises the local registry as {hosting.host or 'nothing'}", logging.INFO)
+        if hosting.problems:
+            self._log(f"{_CONFIG_MAP}: ignored: {'; '.join(hosting.problems)}")
+        return hosting
 
-    def _parse(self, config_map: dict[str, Any]) -> RegistryHosting | None:
-        data = config_map.get("data")
-        text = data.get(HOSTING_KEY) if isinstance(data, dict) else None
+    def _parse(self, data: Mapping[str, Any]) -> RegistryHosting | None:
+        text = data.get(HOSTING_KEY)
         if not isinstance(text, str):
             self._log(f"{_CONFIG_MAP} has no key {HOSTING_KEY} and is ignored")
             return None
@@ -105,3 +121,16 @@ class LocalRegistryDiscovery:
         if message != self._logged:
             self._logged = message
             logger.log(level, message)
+
+
+def _data(config_map: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the data of the ConfigMap.
+
+    Raises:
+        KubernetesUnavailable: It is not this ConfigMap, but the response of a proxy, for example.
+    """
+    metadata, data = config_map.get("metadata"), config_map.get("data") or {}
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if config_map.get("kind") != "ConfigMap" or name != HOSTING_NAME or not isinstance(data, Mapping):
+        raise KubernetesUnavailable(f"GET {_PATH} returned something other than this ConfigMap")
+    return data

@@ -5,15 +5,47 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from math import inf
+from typing import Any
 
 import aiohttp
 
 from controller.backoff import OPERATOR_BACKOFF
+from controller.kube.client import retry_after
+from controller.supervision import STEADY
 from controller.watchmonitor import WatchMonitor
 
-STEADY: Final = 10.0
-"""Seconds after which an established watch counts as healthy: when it ends, the next one is opened without delay."""
+
+class AskedToWait(aiohttp.ClientConnectionError):
+    """The API server rejected a request with ``Retry-After``; kopf retries it as after any failed connection."""
+
+
+class Patience:
+    """Client middleware: no request before the time that the API server asked for.
+
+    kopf obeys ``Retry-After`` of a 429 itself, but without a limit, not of a 503, and it fails on a date.
+    """
+
+    def __init__(self) -> None:
+        self._until = -inf
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send a request.
+
+        Raises:
+            AskedToWait: The API server asks to wait.
+        """
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._until - loop.time())
+        response = await handler(request)
+        seconds = retry_after(response.status, response.headers)
+        if seconds is None:
+            return response
+        self._until = loop.time() + seconds
+        response.release()
+        raise AskedToWait(f"the API server returned {response.status} and asks to wait {seconds:.0f} s")
 
 
 class WatchTrace:
@@ -38,6 +70,8 @@ class WatchTrace:
 
     async def _on_start(self, _session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
         """Delay a watch whose predecessor was accepted but ended early; kopf backs off only after failures."""
+        if params.url.path.endswith(self._plural):
+            self._monitor.requested = True
         if "watch" not in params.url.query:
             return
         path = params.url.path
@@ -64,4 +98,5 @@ class WatchTrace:
     async def _on_exception(self, _session: Any, _context: Any, params: aiohttp.TraceRequestExceptionParams) -> None:
         if params.url.path.endswith(self._plural):
             problem = str(params.exception) or type(params.exception).__name__
-            self._monitor.failed(f"the API server does not answer: {problem}")
+            asked = isinstance(params.exception, AskedToWait)
+            self._monitor.failed(problem if asked else f"the API server does not answer: {problem}")

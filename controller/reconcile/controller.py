@@ -35,6 +35,7 @@ from controller.reconcile.records import Record
 from controller.reconcile.recovery import OutageObserver, Recovery
 from controller.reconcile.registries import RegistryPool
 from controller.reconcile.workqueue import Item, Priority, WorkQueue
+from controller.reconcile.writes import StatusWrites
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Controller:
         rng: Source of all jitter.
         max_concurrent: Maximum concurrent reconciles per registry; low-priority keys may use a quarter of them.
         metrics: Metrics sink.
+        writes: Notified of the results of status writes.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Controller:
         rng: random.Random,
         max_concurrent: int,
         metrics: Metrics,
+        writes: StatusWrites,
     ) -> None:
         self._reconciler = reconciler
         self._registries = registries
@@ -86,6 +89,7 @@ class Controller:
         self._rng = rng
         self._max_concurrent = max_concurrent
         self._metrics = metrics
+        self._writes = writes
         self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(
             newer=ArtifactRepository.is_newer_than, lane=self._lane
         )
@@ -204,26 +208,30 @@ class Controller:
             if record.reservation is not None:
                 record.reservation.release()
 
-    def forget_unseen(self, seen: set[Key], *, since: float) -> None:
+    def forget_unseen(self, seen: set[Key], *, since: float, namespace: str) -> None:
         """Drop every object that a complete list does not contain, unless it was seen after the list was started.
 
         Args:
             seen: The keys in the list.
             since: When the list was started, on the monotonic clock.
+            namespace: The namespace that was listed; empty for all.
         """
-        for key in [key for key, record in self._records.items() if record.last_seen < since and key not in seen]:
-            self.forget(key)
+        for key, record in list(self._records.items()):
+            if record.last_seen < since and key not in seen and namespace in ("", key.namespace):
+                self.forget(key)
 
     def _see(self, repository: ArtifactRepository, now: float) -> None:
         record = self._records.get(repository.key)
         if record is None:
-            self._records[repository.key] = Record(now, repository.version)
+            self._records[repository.key] = record = Record(now, repository.version)
+            if repository.is_handled:
+                record.ready = _ready_status(repository)
         else:
             record.last_seen, record.version = now, max(record.version, repository.version)
 
     def _ready_statuses(self) -> list[str]:
         """Return the status of every object's Ready condition, for metrics."""
-        return [record.ready for record in self._records.values() if record.ready is not None]
+        return [record.ready for record in self._records.values()]
 
     def _release(self, key: Key) -> None:
         """Have an object reconciled whose registry may be available again."""
@@ -239,12 +247,16 @@ class Controller:
         """Start as many reconciles as there are free workers and ready keys."""
         if not self._running:
             return
-        while (item := self._queue.get(now=self._clock.monotonic(), full=self._is_full)) is not None:
+        while (item := self._next_item()) is not None:
             task = asyncio.create_task(self._process(item))
             self._tasks.add(task)
             task.add_done_callback(partial(self._on_done, item))
             self._workers[item.lane, item.priority] += 1
         self._arm_timer()
+
+    def _next_item(self) -> Item[Key, ArtifactRepository] | None:
+        now = self._clock.monotonic()
+        return None if now < self._writes.held_until else self._queue.get(now=now, full=self._is_full)
 
     def _on_done(self, item: Item[Key, ArtifactRepository], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -253,7 +265,7 @@ class Controller:
 
     def _is_full(self, lane: Hashable, priority: Priority) -> bool:
         high, low = self._workers[lane, Priority.HIGH], self._workers[lane, Priority.LOW]
-        if high + low >= self._max_concurrent:
+        if high + low >= (1 if self._writes.is_cautious else self._max_concurrent):
             return True
         return priority is Priority.LOW and low >= max(1, self._max_concurrent // LOW_PRIORITY_SHARE)
 
@@ -266,9 +278,11 @@ class Controller:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._queue.next_due()
+        now, due = self._clock.monotonic(), self._queue.next_due()
+        if now < self._writes.held_until:
+            due = self._writes.held_until + _MARGIN
         if due is not None and self._running:
-            delay = max(0.0, due - self._clock.monotonic())
+            delay = max(0.0, due - now)
             self._timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
 
     async def _process(self, item: Item[Key, ArtifactRepository]) -> None:
@@ -324,12 +338,12 @@ class Controller:
         if result.write_error is None:
             self._metrics.reconciles.labels(type(result.outcome).__name__.lower()).inc()
         if result.written:
-            self._metrics.status_writes.inc()
+            self._writes.succeeded()
         if result.recreated:
             self._metrics.drift_repairs.labels(result.registry).inc()
         record, now = self._records.get(result.repository.key), self._clock.monotonic()
         if record is not None:  # it may have been forgotten while in flight
-            record.ready = str(result.repository.condition(ConditionType.READY).get("status", ConditionStatus.UNKNOWN))
+            record.ready = _ready_status(result.repository)
             record.reservation = result.reservation
             record.note_attempt(now, failed=isinstance(result.outcome, Failed))
             if result.write_error is None:
@@ -355,8 +369,7 @@ class Controller:
     def _write_failed(
         self, repository: ArtifactRepository, error: KubernetesError
     ) -> tuple[ArtifactRepository, Requeue]:
-        fields = with_fields(namespace=repository.key.namespace, name=repository.key.name)
-        logger.warning("Failed to write the status of %s, retrying: %s", repository.key, error, extra=fields)
+        self._writes.failed(repository.key, error)
         self._metrics.reconciles.labels("api_error").inc()
         return repository, self._after_api_failure(repository.key, _API_SERVER)
 
@@ -396,3 +409,7 @@ class Controller:
                     record.failures = failures
         if repository is None and key not in self._queue:
             self.forget(key)
+
+
+def _ready_status(repository: ArtifactRepository) -> str:
+    return str(repository.condition(ConditionType.READY).get("status", ConditionStatus.UNKNOWN))

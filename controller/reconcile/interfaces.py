@@ -59,8 +59,16 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def list_pages(self) -> AsyncIterator[Sequence[ArtifactRepository]]:
-        """Return all objects that this operator watches, page by page.
+    @property
+    def namespaces(self) -> Sequence[str]:
+        """The namespaces whose objects this operator reconciles; one empty name for all."""
+        ...
+
+    def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
+        """Return the objects of a namespace that this operator reconciles, page by page.
+
+        Args:
+            namespace: One of :attr:`namespaces`.
 
         Raises:
             KubernetesError: They cannot be read.

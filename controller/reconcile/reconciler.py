@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
+from controller.addresses import RegistryAddresses
 from controller.api.reasons import Reason
 from controller.api.status import (
     TERMINAL_REASONS,
@@ -226,13 +227,22 @@ class Reconciler:
             return self._failed(target, registry, rejected.failure, outage)
         except RegistryError as error:
             return self._failed(target, registry, error, failing_for)
+        addresses = self._addresses(repository, target, registry, known)
         # At another address it would be a new repository.
-        is_same_place = repository.status.get("uri") == f"{registry.addresses.uri}/{target.path}"
+        is_same_place = repository.status.get("uri") == f"{addresses.uri}/{target.path}"
         recreated = ensured.created and known is not None and is_same_place
         if recreated:
             self._events.event(repository, EventType.WARNING, "RepositoryRecreated", _recreated_message(registry))
             log_recreation(repository, target.registry)
-        return _Attempt(Verified(target, registry.addresses, ensured.origin), Done(), registry, recreated)
+        return _Attempt(Verified(target, addresses, ensured.origin), Done(), registry, recreated)
+
+    def _addresses(
+        self, repository: ArtifactRepository, target: Target, registry: ManagedRegistry, known: Origin | None
+    ) -> RegistryAddresses:
+        """Return the addresses to write: those that status has, while it is unknown what the cluster advertises."""
+        if known is None or self._registries.are_addresses_known(registry.name):
+            return registry.addresses
+        return RegistryAddresses.from_status(repository.status, target.path) or registry.addresses
 
     def _failed(
         self, target: Target, registry: ManagedRegistry, error: RegistryError, failing_for: timedelta

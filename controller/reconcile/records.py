@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.api.conditions import ConditionStatus
 from controller.reconcile.ratelimit import Reservation
 
 
@@ -17,7 +18,7 @@ class Record:
     Args:
         last_seen: When it was last reported or reconciled, on the monotonic clock.
         version: The newest known version of it, or of an object of the same name before it.
-        ready: Status of its Ready condition; None before its first reconcile.
+        ready: Status of its Ready condition; Unknown until it is reconciled.
         waiting_for: The registry whose recovery it waits for; None for none.
         reservation: Reservation of its failure write; None for none.
         failures: Consecutive attempts that are retried.
@@ -27,7 +28,7 @@ class Record:
 
     last_seen: float
     version: int
-    ready: str | None = None
+    ready: str = ConditionStatus.UNKNOWN
     waiting_for: str | None = None
     reservation: Reservation | None = None
     failures: int = 0

@@ -32,6 +32,10 @@ _TRIAL_INTERVAL: Final = 0.5
 """How often to check whether the trial is over or another object has to be tried, in seconds."""
 
 
+_RESTART_DELAY: Final = 5.0
+"""Delay until a prober that failed unexpectedly is started again, in seconds."""
+
+
 class OutageObserver(Protocol):
     """Notified when an outage has outlasted ``unavailableAfter``, and when such an outage ends."""
 
@@ -103,8 +107,9 @@ class Recovery:
         if prober.cancelled():
             return
         if (error := prober.exception()) is not None:
-            # A bug: an object that waits comes back after a few minutes and has another prober started.
+            # A bug; a prober that is missing would keep its objects waiting.
             logger.error("Probing registry '%s' failed unexpectedly", name, exc_info=error)
+            asyncio.get_running_loop().call_later(_RESTART_DELAY, self.ensure_prober, name)
         elif prober.result():
             self.ensure_prober(name)
 

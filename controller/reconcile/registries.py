@@ -54,6 +54,7 @@ class RegistryPool:
         self._clock = clock
         self._rng = rng
         self._hosting: RegistryHosting | None = None
+        self._hosting_known = False
         self._registries: dict[str, ManagedRegistry] = {}
         self._retired: list[RepositoryRegistry] = []
         self.config = config
@@ -102,16 +103,24 @@ class RegistryPool:
             registry.addresses = addresses[name]
             registry.breaker.set_probe_interval(config.timings.probe_interval.total_seconds())
 
-    def advertise(self, hosting: RegistryHosting) -> None:
+    def advertise(self, hosting: RegistryHosting | None) -> None:
         """Apply the cluster's advertisement of its local registry; it concerns the default registry only.
 
         Args:
-            hosting: The advertisement.
+            hosting: The advertisement; None where there is none, for certain.
         """
-        self._hosting = hosting
+        self._hosting, self._hosting_known = hosting, True
         self.revision += 1
         for registry in self:
             registry.addresses = self._addresses(registry, self.config)
+
+    def are_addresses_known(self, name: str) -> bool:
+        """Return whether a registry's addresses are final; not while it is unknown what the cluster advertises.
+
+        Args:
+            name: The registry.
+        """
+        return self._hosting_known or name != self.config.default_registry
 
     @property
     def retired(self) -> Sequence[RepositoryRegistry]:

@@ -25,7 +25,7 @@ from typing import Final, cast
 import aiohttp
 import httpx
 
-from controller import __version__
+from controller import USER_AGENT
 from controller.config import RegistryBinding
 from controller.errors import ProtocolViolation
 from controller.names import RepositoryPath
@@ -44,7 +44,6 @@ MAX_LARGE_BODIES: Final = 2
 """Bodies beyond MAX_BODY that are read concurrently from one registry: memory must not grow with the workers."""
 
 MAX_REDIRECTS: Final = 3
-_USER_AGENT: Final = f"artifact-repository-controller/{__version__}"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_OF_WRITES: Final = frozenset({307, 308})
 """Redirects that keep method and body."""
@@ -313,5 +312,5 @@ def _origin(url: str) -> httpx.URL:
 @lru_cache(maxsize=16)
 def _headers(accept: str, content_type: str | None) -> httpx.Headers:
     # identity: responses are small, so compression is not worth its time.
-    headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": accept}
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": accept}
     return httpx.Headers(headers if content_type is None else {**headers, "Content-Type": content_type})

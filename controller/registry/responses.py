@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urljoin
 
+from controller.backoff import parse_retry_after
 from controller.errors import (
     NameRefused,
     ProtocolViolation,
@@ -168,7 +168,7 @@ def error_for(response: Response, *, operation: str, resource: str, endpoint: En
     server, cause = str(endpoint), describe(response)
     # The order matters: a temporary failure is never read as "not found", whatever its body says.
     if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or TOO_MANY_REQUESTS in known:
-        wait = parse_retry_after(response.headers.get("retry-after"), now=datetime.now(UTC))
+        wait = parse_retry_after(response.headers.get("retry-after"), now=datetime.now(UTC), limit=MAX_RETRY_AFTER)
         limited = status == HTTPStatus.TOO_MANY_REQUESTS or TOO_MANY_REQUESTS in known
         advice = "its rate limit is reached; retried later" if limited else None
         return RegistryUnavailable(
@@ -182,27 +182,6 @@ def error_for(response: Response, *, operation: str, resource: str, endpoint: En
     if class_ is NameRefused and not known:
         cause = f"{status} (name rejected)"
     return class_(operation, server, cause, advice=advice, status=status, codes=known)
-
-
-def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
-    """Return the seconds of ``Retry-After``, bounded; None if it is absent or invalid.
-
-    Args:
-        value: The header: seconds, or an HTTP date.
-        now: The time, with a time zone.
-    """
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        seconds = float(value)
-    else:
-        try:
-            date = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return None
-        # HTTP dates are in UTC.
-        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def next_page(header: str | None) -> str | None:

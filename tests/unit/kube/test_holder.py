@@ -34,7 +34,7 @@ def pod(uid: str = "uid-0", *, phase: str = "Running", **metadata: str) -> dict[
 def held(by: str = HOLDER, *, number: int = 0) -> dict[str, Any]:
     """Return a Lease after a number of renewals."""
     spec = {"holderIdentity": by, "leaseDurationSeconds": 15, "renewTime": f"2026-01-01T00:00:00.{number:06}Z"}
-    return {"metadata": {"name": "operator", "resourceVersion": f"held-{number}"}, "spec": spec}
+    return {"kind": "Lease", "metadata": {"name": "operator", "resourceVersion": f"held-{number}"}, "spec": spec}
 
 
 async def time_to_acquire(api: FakeApi, identity: str = OTHER) -> float:

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -21,21 +22,31 @@ INTERVAL = 40
 """A little more than the maximum interval between two reads, in seconds."""
 
 
+def config_map(data: Any) -> dict[str, Any]:
+    """Return the ConfigMap."""
+    return {"kind": "ConfigMap", "metadata": {"name": "local-registry-hosting"}, "data": data}
+
+
 class Discovery:
     """Discovery and its reports."""
 
     def __init__(self) -> None:
         self.api = FakeApi()
-        self.reported: list[RegistryHosting] = []
+        self.reported: list[RegistryHosting | None] = []
         self.subject = LocalRegistryDiscovery(self.api, rng=random.Random(1))
 
-    async def changed(self, hosting: RegistryHosting) -> None:
+    async def changed(self, hosting: RegistryHosting | None) -> None:
         """Record an advertisement."""
         self.reported.append(hosting)
 
     def advertise(self, text: str, *, key: str = KEY) -> None:
         """Write the ConfigMap."""
-        self.api.objects[PATH] = {"metadata": {"name": "local-registry-hosting"}, "data": {key: text}}
+        self.api.objects[PATH] = config_map({key: text})
+
+    @property
+    def hosts(self) -> list[str | None]:
+        """The host of each advertisement that was reported; None where there was none."""
+        return [hosting.host if hosting else None for hosting in self.reported]
 
 
 @asynccontextmanager
@@ -53,12 +64,12 @@ async def running() -> AsyncIterator[Discovery]:
 async def test_changes_are_reported_once() -> None:
     """A created or changed advertisement is reported within one interval, once."""
     async with running() as discovery:
-        assert discovery.reported == []
+        assert discovery.reported == [None]
         discovery.advertise("host: localhost:5001")
         await asyncio.sleep(INTERVAL)
         discovery.advertise("host: localhost:5002")
         await asyncio.sleep(10 * INTERVAL)
-    assert [hosting.host for hosting in discovery.reported] == ["localhost:5001", "localhost:5002"]
+    assert discovery.hosts == [None, "localhost:5001", "localhost:5002"]
 
 
 async def test_the_last_valid_advertisement_is_kept(caplog: pytest.LogCaptureFixture) -> None:
@@ -71,14 +82,14 @@ async def test_the_last_valid_advertisement_is_kept(caplog: pytest.LogCaptureFix
         for text, key in (("host: http://x", KEY), ("- host", KEY), ("x", "other")):
             discovery.advertise(text, key=key)
             await asyncio.sleep(3 * INTERVAL)
-        discovery.api.objects[PATH] = {"metadata": {}, "data": None}
+        discovery.api.objects[PATH] = config_map(None)
         await asyncio.sleep(3 * INTERVAL)
         del discovery.api.objects[PATH]
         await asyncio.sleep(3 * INTERVAL)
     expected = ["host must be host or host:port", "must be a flat mapping", "has no key", "the last valid one is kept"]
     assert len(caplog.messages) == len(expected)
     assert all(part in message for part, message in zip(expected, caplog.messages, strict=True))
-    assert len(discovery.reported) == 1
+    assert len(discovery.reported) == 2
 
 
 async def test_the_config_map_is_read_at_an_interval() -> None:
@@ -102,7 +113,7 @@ async def test_the_first_read_is_retried_after_an_error(caplog: pytest.LogCaptur
     asyncio.get_running_loop().call_later(2, setattr, discovery.api, "error", None)
     await discovery.subject.wait_for_first_read()
     assert 2 <= loop.time() - started < 5
-    assert [hosting.host for hosting in discovery.reported] == ["localhost:5001"]
+    assert discovery.hosts == ["localhost:5001"]
     assert "retrying" in caplog.text
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -622,7 +622,12 @@ async def test_a_shortened_resync_interval_takes_effect_at_once(world: World) ->
     key = world.put("web")
     resync = asyncio.create_task(
         resync_forever(
-            world.controller, store=world.store, interval=lambda: interval, clock=world.clock, rng=world.pool._rng
+            world.controller,
+            store=world.store,
+            namespace="",
+            interval=lambda: interval,
+            clock=world.clock,
+            rng=world.pool._rng,
         )
     )
     await asyncio.sleep(1)
@@ -831,6 +836,7 @@ async def test_resync_is_spread_over_its_interval(world: World) -> None:
         resync_forever(
             world.controller,
             store=world.store,
+            namespace="",
             interval=Timings().resync_interval.total_seconds,
             clock=world.clock,
             rng=world.pool._rng,

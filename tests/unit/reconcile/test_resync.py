@@ -23,9 +23,9 @@ class Target:
 class FailingStore(MemoryStore):
     """A store that lists one page, and then fails."""
 
-    async def list_pages(self) -> AsyncIterator[Sequence[ArtifactRepository]]:
+    async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
         """Return the first page."""
-        async for page in super().list_pages():
+        async for page in super().list_pages(namespace):
             yield page
             raise KubernetesUnavailable("shutting down", status=503)
 

@@ -19,6 +19,7 @@ from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
 from controller.reconcile.resync import Sweep
 from controller.reconcile.workqueue import Priority
+from controller.reconcile.writes import StatusWrites
 from controller.registry.protocol import Ensured, Origin
 from tests.unit.objects import NOW, make_config
 
@@ -113,9 +114,14 @@ class MemoryStore:
         self.writes.append(repository.key)
         return self.touch(repository.key, merged(body["status"], patch))
 
-    async def list_pages(self) -> AsyncIterator[Sequence[ArtifactRepository]]:
-        """Return all objects in pages of two."""
-        keys = sorted(self.bodies)
+    @property
+    def namespaces(self) -> Sequence[str]:
+        """All namespaces."""
+        return ("",)
+
+    async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
+        """Return the objects of a namespace in pages of two."""
+        keys = sorted(key for key in self.bodies if namespace in ("", key.namespace))
         for start in range(0, len(keys), 2):
             await asyncio.sleep(0.001)
             yield [self.read(key) for key in keys[start : start + 2] if key in self.bodies]
@@ -193,10 +199,12 @@ class World:
         self.store = store or MemoryStore()
         self.events = ListEvents()
         self.metrics = Metrics()
+        self.writes = StatusWrites(events=self.events, metrics=self.metrics, clock=self.clock)
         self.may_write = True
         self.registries: dict[str, MemoryRegistry] = {}
         self.rng = random.Random(1)
         self.pool = RegistryPool(config or make_config(), connect=self._connect, clock=self.clock, rng=self.rng)
+        self.pool.advertise(None)
         self.controller = self._make_controller(concurrent)
         self.controller.start(self)
 
@@ -209,6 +217,7 @@ class World:
             rng=self.rng,
             max_concurrent=concurrent,
             metrics=self.metrics,
+            writes=self.writes,
         )
 
     def _make_reconciler(self) -> Reconciler:

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.backoff import parse_retry_after
 from controller.errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -36,11 +37,11 @@ from controller.errors import (
 )
 from controller.registry.endpoint import Endpoint
 from controller.registry.responses import (
+    MAX_RETRY_AFTER,
     Response,
     error_codes,
     error_for,
     next_page,
-    parse_retry_after,
     printable,
     resolve,
     with_query,
@@ -202,7 +203,7 @@ def test_error_codes(body: object, codes: tuple[str, ...] | None) -> None:
 )
 def test_retry_after_is_bounded(value: str | None, seconds: float | None) -> None:
     """Seconds and dates are accepted, both within bounds."""
-    assert parse_retry_after(value, now=NOW) == seconds
+    assert parse_retry_after(value, now=NOW, limit=MAX_RETRY_AFTER) == seconds
 
 
 def test_retry_after_reaches_the_error() -> None:
