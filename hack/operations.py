@@ -37,6 +37,7 @@ def metrics() -> str:
     """Return a table of the operator's metrics."""
     collected = Metrics()
     collected.observe_registries(lambda: {"artifacts": None})
+    collected.observe_watches(lambda: {"team": True})
     labels = {
         wrapper._name: wrapper._labelnames  # noqa: SLF001 - the only place for the labels of a metric without values
         for wrapper in vars(collected).values()

@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PREFIX: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _KEY: Final = r"(?P<key>[^\s,!=<>()]+)"
 _EQUALITY: Final = re.compile(rf"{_KEY}\s*(?:=|==|!=)\s*(?P<value>[^\s,!=<>()]*)")
-_SET: Final = re.compile(rf"{_KEY}\s+(?:in|notin)\s*\((?P<values>[^()]*[^()\s][^()]*)\)")
+_SET: Final = re.compile(rf"{_KEY}\s+(?:in|notin)\s*\((?P<values>[^()]*)\)")
 _COMPARISON: Final = re.compile(rf"{_KEY}\s*[<>]\s*[0-9]{{1,18}}")
 _EXISTENCE: Final = re.compile(rf"!?\s*{_KEY}")
 _FORMS: Final = "key=value, key!=value, key in (a, b), key notin (a, b), key or !key"

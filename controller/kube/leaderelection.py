@@ -204,6 +204,9 @@ class LeaderElector:
             self._retry_after = min(error.retry_after, self._timings.renew_deadline / 2)
             self._report(action, str(error))
             return False
+        except Exception as error:  # noqa: BLE001 - whatever a response causes, the Lease is not held for certain
+            self._report(action, f"{type(error).__name__}: {error}")
+            return False
         # The time before the request counts: others count from when they see its result.
         self._renewed, self._held_until = started, held_until
         return True

@@ -250,6 +250,7 @@ def test_metrics_exist(page: Path) -> None:
     """Each metric on a page is a metric of the operator."""
     metrics = Metrics()
     metrics.observe_registries(lambda: {"artifacts": None})
+    metrics.observe_watches(lambda: {"team": True})
     known = {family.name for family in metrics.registry.collect()}
     known |= {f"{name}{suffix}" for name in known for suffix in ("_total", "_bucket")}
     assert set(re.findall(r"\bartifact_repository_\w+", page.read_text())) - known == set()

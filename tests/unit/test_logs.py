@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from controller.logs import LogFormat, configure_logging, with_fields
+from controller.logs import LogFormat, Throttled, configure_logging, with_fields
 
 FORGED = "a\n2026-01-01 ERROR forged\r\x1b[31m\u2028\u202ex"
 
@@ -124,3 +124,41 @@ def test_libraries_log_warnings_only(capsys: pytest.CaptureFixture[str]) -> None
     configure_logging("info", LogFormat.TEXT)
     logging.getLogger("kopf.objects").info("Handler 'x' succeeded.")
     assert capsys.readouterr().err == ""
+
+
+def test_a_recurring_problem_is_logged_once_per_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """Another cause is logged at once; after the interval the entry has the number of those left out."""
+    now = 0.0
+    log = Throttled(logging.getLogger("controller.test"), interval=60, clock=lambda: now)
+    for _ in range(5):
+        log.log(logging.WARNING, "a", "failed: %s", "a")
+    log.log(logging.WARNING, "b", "failed: %s", "b")
+    now = 60.0
+    log.log(logging.WARNING, "a", "failed: %s", "a")
+    log.log(logging.WARNING, "b", "failed: %s", "b")
+    assert caplog.messages == [
+        "failed: a",
+        "failed: b",
+        "failed: a (and 4 more since the last such entry)",
+        "failed: b",
+    ]
+
+
+def test_the_causes_of_a_throttled_log_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand causes are all logged, and do not take memory for ever."""
+    log = Throttled(logging.getLogger("controller.test"))
+    for number in range(1000):
+        log.log(logging.WARNING, number, "failed")
+    assert len(caplog.messages) == 1000
+    assert len(log._known) <= 256
+
+
+def test_kopf_does_not_flood_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """Kopf logs each attempt of a request: one entry a minute is left, and other loggers are not concerned."""
+    configure_logging("info", LogFormat.TEXT)
+    for attempt in range(100):
+        logging.getLogger("kopf._cogs.clients").error("Request attempt #%d failed", attempt)
+        logging.getLogger("controller.test").info("entry %d", attempt)
+    written = capsys.readouterr().err
+    assert written.count("Request attempt") == 1
+    assert written.count("entry") == 100

@@ -20,6 +20,8 @@ class FakeApi(KubernetesClient):
         """Raised by every request."""
         self.errors: dict[str, KubernetesError] = {}
         """Raised by every request for a path."""
+        self.nonsense: list[Any] = []
+        """Returned by the next requests, one each."""
         self.hangs = False
         self.unanswered: set[str] = set()
         """Paths whose requests get no response."""
@@ -40,6 +42,8 @@ class FakeApi(KubernetesClient):
         await asyncio.sleep(10_000 if self.hangs or path in self.unanswered else 0.001)
         if error := self.errors.get(path, self.error):
             raise error
+        if self.nonsense:
+            return copy.deepcopy(self.nonsense.pop(0))
         self._version += 1
         stored = self.objects.get(path)
         if method == "POST":

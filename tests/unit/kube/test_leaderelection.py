@@ -10,10 +10,11 @@ cannot renew             | starts after the work of the leader was cancelled
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from controller.errors import KubernetesUnavailable, LeadershipLost
+from controller.errors import KubernetesError, KubernetesUnavailable, LeadershipLost
 from controller.kube.leaderelection import LeaderElector, LeaseTimings
 from tests.unit.kube.fake_api import FakeApi
 from tests.unit.reconcile.world import LoopClock
@@ -225,3 +226,59 @@ async def test_an_error_of_the_work_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         await acquire_and_lead(elector(api, "a"), fail)
     assert api.objects[PATH]["spec"]["holderIdentity"] == ""
+
+
+def lease(metadata: Any, spec: Any) -> dict[str, Any]:
+    """Return what claims to be a Lease."""
+    return {"kind": "Lease", "metadata": metadata, "spec": spec}
+
+
+VERSION = {"resourceVersion": "1"}
+NONSENSE: list[Any] = [
+    {},
+    {"kind": "Status", "status": "Success", "metadata": {}},
+    lease({}, {}),
+    lease(None, None),
+    lease(VERSION, {"holderIdentity": 5}),
+    lease(VERSION, {"holderIdentity": "x", "leaseDurationSeconds": "9"}),
+    lease(VERSION, {"holderIdentity": "x", "leaseDurationSeconds": 9**999}),
+    lease(VERSION, "text"),
+]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_nonsense_costs_neither_the_lease_nor_the_process(nonsense: Any) -> None:
+    """A leader that gets one goes on leading, and a candidate that gets one goes on trying."""
+    api, log = FakeApi(), WorkLog()
+    api.nonsense = [nonsense]
+    task = asyncio.create_task(acquire_and_lead(elector(api, "a"), log.work("a")))
+    await asyncio.sleep(20)
+    for _ in range(10):
+        api.nonsense = [nonsense]
+        await asyncio.sleep(7)
+    assert not task.done()
+    assert list(log.begun) == ["a"]
+    assert log.ended == {}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_lease_that_cannot_be_read_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """In ten minutes a candidate tries 300 times, and logs one warning."""
+    api = FakeApi()
+    api.error = KubernetesError("leases is forbidden", status=403)
+    task = asyncio.create_task(elector(api, "a").acquire())
+    await asyncio.sleep(590)
+    task.cancel()
+    assert 200 < len(api.requests) < 400
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_a_throttled_candidate_waits() -> None:
+    """Retry-After is the lower bound of the next attempt, but one more has to fit into the renew deadline."""
+    api = FakeApi()
+    api.error = KubernetesUnavailable("busy", status=429, retry_after=60)
+    task = asyncio.create_task(elector(api, "a").acquire())
+    await asyncio.sleep(49)
+    assert len(api.requests) == 10
+    task.cancel()

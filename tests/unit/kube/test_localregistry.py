@@ -117,3 +117,27 @@ async def test_the_first_read_is_retried_after_an_error(caplog: pytest.LogCaptur
     assert "retrying" in caplog.text
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {},
+        {"kind": "Status", "status": "Success", "metadata": {}},
+        {"kind": "ConfigMap", "metadata": None, "data": {KEY: "host: evil:5000"}},
+        {**config_map("x"), "data": "text"},
+        {"kind": "ConfigMap", "metadata": {"name": "another"}, "data": {KEY: "host: evil:5000"}},
+    ],
+)
+async def test_nonsense_is_no_answer(nonsense: Any) -> None:
+    """What is not this ConfigMap says nothing: it is read again soon, and nothing is reported until then."""
+    discovery = Discovery()
+    discovery.advertise("host: localhost:5001")
+    discovery.api.nonsense = [nonsense] * 3
+    task = asyncio.create_task(discovery.subject.run(discovery.changed))
+    await asyncio.sleep(1)
+    assert discovery.reported == []
+    await asyncio.sleep(10)
+    assert discovery.hosts == ["localhost:5001"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

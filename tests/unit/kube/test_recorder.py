@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from controller.errors import KubernetesError
+from controller.errors import KubernetesError, KubernetesUnavailable
 from controller.kube.recorder import KubernetesEventRecorder
 from controller.reconcile.interfaces import EventType
 from tests.unit.kube.fake_api import FakeApi
@@ -89,6 +89,30 @@ async def test_a_failed_event_does_not_stop_the_recorder(api: FakeApi) -> None:
         events.event(make_object(), WARNING, "R", "m")
         await asyncio.sleep(1)
         assert len(api.objects) == 1
+
+
+@pytest.mark.parametrize("nonsense", [{}, {"metadata": None}, {"kind": "Event", "metadata": {"name": 1}}])
+async def test_nonsense_does_not_stop_the_recorder(api: FakeApi, nonsense: object) -> None:
+    """After a response that is no Event, recording continues."""
+    async with recording(api) as events:
+        api.nonsense = [nonsense]
+        events.event(make_object(), WARNING, "R", "m")
+        await asyncio.sleep(1)
+        events.event(make_object(), WARNING, "R", "m")
+        await asyncio.sleep(1)
+        assert len(api.objects) == 1
+
+
+async def test_a_throttled_recorder_waits(api: FakeApi) -> None:
+    """After a Retry-After there is no request before that time, and failures are logged once."""
+    async with recording(api) as events:
+        api.error = KubernetesUnavailable("busy", status=429, retry_after=20)
+        for number in range(10):
+            events.event(make_object(f"web-{number}"), WARNING, "R", "m")
+        await asyncio.sleep(19)
+        assert len(api.requests) == 1
+        await asyncio.sleep(20)
+        assert len(api.requests) == 2
 
 
 async def test_the_operators_own_events(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from controller.addresses import RegistryHosting
 from controller.api.conditions import ConditionType
 from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.config import RegistryBinding, Timings
@@ -851,3 +852,86 @@ async def test_resync_is_spread_over_its_interval(world: World) -> None:
     assert 450 <= sum(counts) <= 700
     assert max(counts) < 40
     assert world.store.writes.count(Key("team", "repo-0")) == 1
+
+
+async def test_throttled_writes_are_held_back(world: World) -> None:
+    """After a Retry-After no reconcile starts before that time, and then one at a time until a write succeeds."""
+    attempts: list[float] = []
+    world.store.before_write = lambda: attempts.append(world.clock.monotonic())
+    busy = KubernetesUnavailable("busy", status=429, retry_after=20)
+    world.store.errors = [busy] * 18
+    started = world.clock.monotonic()
+    keys = [world.put(f"repo-{number}") for number in range(400)]
+    await world.until(lambda: not world.store.errors)
+    assert len([at for at in attempts if at < started + 20]) == 16  # those that were in flight
+    assert len(attempts) == 18
+    asked = len(world.registry.asked)
+    assert asked == 18
+    await world.until(lambda: all(world.ready(key)[0] == "True" for key in keys))
+    assert attempts[-1] - started < 90
+
+
+async def test_objects_that_are_not_reconciled_count_as_unknown(world: World) -> None:
+    """Without the right to write status, no object is missing from the gauge, and the operator has a problem."""
+    message = 'artifactrepositories "x" is forbidden: User "u" cannot patch resource "artifactrepositories/status"'
+    world.store.errors = [KubernetesError(message, status=403)] * 1000
+    for number in range(5):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(30)
+    rendered = world.metrics.render().decode()
+    assert 'artifact_repository_objects{condition="Ready",status="Unknown"} 5.0' in rendered
+    assert "cannot patch resource" in (world.writes.problem or "")
+    assert world.events.seen.count(("operator", "StatusNotWritable")) == 1
+    world.store.errors = []
+    await asyncio.sleep(60)
+    assert world.writes.problem is None
+    assert 'artifact_repository_objects{condition="Ready",status="True"} 5.0' in world.metrics.render().decode()
+
+
+async def test_a_write_that_a_webhook_rejects_is_no_problem_of_the_operator(world: World) -> None:
+    """One object whose status is rejected is counted, but does not make the operator unready."""
+    world.store.errors = [KubernetesError('admission webhook "x" denied the request', status=403)] * 1000
+    world.put("web")
+    await asyncio.sleep(30)
+    assert world.writes.problem is None
+    assert 'artifact_repository_status_write_failures_total{code="403"}' in world.metrics.render().decode()
+
+
+async def test_unknown_is_not_absent(world: World) -> None:
+    """While it is unknown what the cluster advertises, Ready objects keep their addresses; new ones do not wait."""
+    world.pool.advertise(RegistryHosting(host="localhost:5001"))
+    old = world.put("old")
+    await asyncio.sleep(1)
+    restarted = World(store=world.store)
+    restarted.pool._hosting_known = False
+    restarted.registries["artifacts"].repositories = world.registry.repositories
+    writes = len(world.store.writes)
+    restarted.controller.enqueue(world.store.read(old), Priority.LOW)
+    new = restarted.put("new")
+    await asyncio.sleep(1)
+    assert world.store.writes[writes:] == [new]
+    assert restarted.store.read(old).status["uri"].startswith("localhost:5001/")
+    assert restarted.store.read(new).status["uri"].startswith("registry:5000/")
+    restarted.pool.advertise(None)
+    await restarted.sweep()
+    await asyncio.sleep(1)
+    assert restarted.store.read(old).status["uri"].startswith("registry:5000/")
+    await restarted.controller.stop(grace=0)
+
+
+async def test_a_prober_survives_any_exception(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A prober that raises something unexpected is started again, and releases the objects in the end."""
+    key = world.put("web")
+    await asyncio.sleep(1)
+    world.registry.error = DOWN
+    world.registry.ping_error = KeyError("bug")
+    for _ in range(4):
+        world.controller.enqueue(world.store.touch(key), Priority.HIGH)
+        await asyncio.sleep(60)
+    assert "failed unexpectedly" in caplog.text
+    world.registry.error = world.registry.ping_error = None
+    pings = world.registry.pings
+    await asyncio.sleep(60)
+    assert world.registry.pings > pings
+    assert world.registry.asked[-1] == "team/web"
+    assert world.ready(key)[0] == "True"

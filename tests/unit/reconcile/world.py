@@ -136,6 +136,8 @@ class MemoryRegistry:
         """Raised by every call."""
         self.write_error: RegistryError | None = None
         """Raised by calls that would have to create."""
+        self.ping_error: Exception | None = None
+        """Raised by each ping."""
         self.asked: list[str] = []
         self.pings = 0
         self.busy = 0
@@ -163,6 +165,8 @@ class MemoryRegistry:
     async def ping(self) -> None:
         """Ask whether the registry answers at all."""
         self.pings += 1
+        if self.ping_error is not None:
+            raise self.ping_error
         if self.error is not None:
             raise self.error
 

@@ -1,0 +1,154 @@
+"""The client of the API server, against a server that may say anything."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from controller import USER_AGENT
+from controller.api.v1alpha1 import Key
+from controller.errors import KubernetesError, KubernetesUnavailable
+from controller.kube.client import KubernetesClient
+from controller.kube.watchtrace import AskedToWait, Patience
+from tests.fakes.raw_server import RawServer, Writer, raw_server
+from tests.unit.objects import make_object
+
+NONSENSE = [
+    b"{}",
+    b"[]",
+    b'"text"',
+    b"<html>",
+    b'{"kind": "ArtifactRepo',
+    b'{"kind": "ArtifactRepositoryList", "metadata": {}, "items": null}',
+    b'{"kind": "ArtifactRepositoryList", "metadata": null, "items": []}',
+    b'{"kind": "ArtifactRepositoryList", "metadata": {}, "items": [null]}',
+    b'{"kind": "ArtifactRepositoryList", "metadata": {"continue": 5}, "items": []}',
+    b'{"kind": "Status", "status": "Success", "metadata": {}}',
+    b'{"metadata": null, "spec": "text"}',
+    b'{"metadata": {"name": 1, "namespace": [], "uid": {}, "resourceVersion": 5, "generation": "x"}}',
+    b'{"metadata": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b"\xff\xfe",
+    b"",
+]
+
+Asking = Callable[[KubernetesClient], Any]
+
+
+@asynccontextmanager
+async def client_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, body: bytes, **headers: str
+) -> AsyncIterator[tuple[KubernetesClient, RawServer]]:
+    """Return a client whose server always responds the same."""
+
+    async def respond(_head: str, writer: Writer) -> None:
+        await writer.respond(status, body, **headers)
+
+    async with raw_server(respond) as server:
+        kubeconfig = tmp_path / "kubeconfig"
+        cluster, user = {"name": "c", "cluster": {"server": server.url}}, {"name": "u", "user": {}}
+        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        content = {"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "x"}
+        kubeconfig.write_text(yaml.safe_dump(content))
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        client = KubernetesClient()
+        try:
+            yield client, server
+        finally:
+            await client.close()
+
+
+async def pages(client: KubernetesClient) -> list[Any]:
+    """List all objects."""
+    return [page async for page in client.list_pages("")]
+
+
+REQUESTS: dict[str, Asking] = {
+    "get": lambda client: client.get(Key("team", "web")),
+    "patch": lambda client: client.patch_status(make_object(), {"uri": "x"}),
+    "list": pages,
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[-70:]))
+async def test_nonsense_is_an_error_that_is_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: Asking, body: bytes
+) -> None:
+    """Whatever the body is, the error is the one that callers retry."""
+    async with client_of(tmp_path, monkeypatch, "200 OK", body) as (client, _):
+        with pytest.raises(KubernetesUnavailable):
+            await request_(client)
+
+
+@pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[-70:]))
+async def test_a_failure_with_any_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """The message of a failure may be missing."""
+    async with client_of(tmp_path, monkeypatch, "403 Forbidden", body) as (client, _):
+        with pytest.raises(KubernetesError, match="403"):
+            await client.get(Key("team", "web"))
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "seconds"),
+    [
+        ("429 Too Many Requests", "20", 20.0),
+        ("503 Service Unavailable", "20", 20.0),
+        ("429 Too Many Requests", "99999999", 60.0),
+        ("429 Too Many Requests", "Tue, 24 Nov 2099 12:00:30 GMT", 60.0),
+        ("429 Too Many Requests", "soon", 0.0),
+        ("403 Forbidden", "20", 0.0),
+    ],
+)
+async def test_retry_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, header: str, seconds: float
+) -> None:
+    """For 429 and 5xx, in seconds or as a date, within bounds."""
+    async with client_of(tmp_path, monkeypatch, status, b"", Retry_After=header) as (client, _):
+        with pytest.raises(KubernetesError) as raised:
+            await client.get(Key("team", "web"))
+    assert raised.value.retry_after == seconds
+
+
+async def test_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request has the operator's User-Agent, and a write of status names its field manager."""
+    body = json.dumps({"metadata": {"name": "x"}}).encode()
+    async with client_of(tmp_path, monkeypatch, "200 OK", body) as (client, server):
+        with pytest.raises(KubernetesUnavailable):
+            await client.patch_status(make_object(), {"uri": "x"})
+        assert f"user-agent: {USER_AGENT}" in server.heads[0]
+        assert "/status?fieldManager=artifact-repository-controller " in server.heads[0].partition("\r\n")[0]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("status", "header"), [(429, "20"), (503, "20"), (429, "Tue, 24 Nov 2099 12:00:30 GMT")])
+async def test_the_watch_waits_as_long_as_it_is_asked(status: int, header: str) -> None:
+    """Kopf's session sends nothing before that time, whatever kopf makes of the response."""
+
+    class Answer:
+        """A response."""
+
+        def __init__(self) -> None:
+            self.status, self.headers = status, {"Retry-After": header}
+
+        def release(self) -> None:
+            """Nothing is open."""
+
+    async def send(_: object) -> Any:
+        sent.append(loop.time())
+        return Answer()
+
+    loop, patience = asyncio.get_running_loop(), Patience()
+    sent: list[float] = []
+    request: Any = None
+    for _ in range(3):
+        with pytest.raises(AskedToWait, match="asks to wait"):
+            await patience(request, send)
+    assert all(later - earlier >= 20 for earlier, later in pairwise(sent))
+    assert issubclass(AskedToWait, aiohttp.ClientConnectionError)  # what kopf retries
