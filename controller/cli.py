@@ -15,7 +15,7 @@ from controller.api.selector import check_label_selector, check_namespace
 from controller.configfile import load_config, read_config
 from controller.errors import ConfigError, KubernetesError
 from controller.httpserver import parse_address
-from controller.kube.credentials import is_in_cluster
+from controller.kube.kubeconfig import KubeconfigSource
 from controller.logs import LEVELS, LogFormat, configure_logging
 from controller.manager import LEASE_NAME, MetricsOptions, Options, run_manager
 from controller.runner import Scope
@@ -69,6 +69,12 @@ def main() -> None:
 
 @main.command()
 @_CONFIG
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="kubeconfig file. Default: KUBECONFIG, the Pod's ServiceAccount or ~/.kube/config, in this order.",
+)
+@click.option("--context", help="Context of the kubeconfig. Default: its current-context.")
 @click.option(
     "--namespace",
     "-n",
@@ -143,6 +149,8 @@ def main() -> None:
 )
 def run(
     config: Path,
+    kubeconfig: Path | None,
+    context: str | None,
     namespaces: tuple[str, ...],
     watch_label_selector: str,
     concurrent: int,
@@ -158,16 +166,15 @@ def run(
     log_level: str,
     log_format: str,
 ) -> None:
-    """Run the operator until SIGTERM or Ctrl-C.
-
-    The API server and credentials come from KUBECONFIG, the Pod's ServiceAccount or ~/.kube/config, in this order.
-    """
+    """Run the operator until SIGTERM or Ctrl-C."""
     format_ = LogFormat(log_format)
     configure_logging(log_level, format_)
+    cluster = KubeconfigSource(kubeconfig, context)
     options = Options(
         config=config,
+        cluster=cluster,
         scope=Scope(namespaces=namespaces, label_selector=watch_label_selector, concurrent=concurrent),
-        leader_elect=is_in_cluster() if leader_elect is None else leader_elect,
+        leader_elect=cluster.is_in_cluster if leader_elect is None else leader_elect,
         lease_namespace=lease_namespace,
         lease_name=lease_name,
         health_address=health_address,

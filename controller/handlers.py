@@ -19,7 +19,7 @@ import kopf
 from controller import NAME, USER_AGENT
 from controller.api.v1alpha1 import GROUP, PLURAL, VERSION, ArtifactRepository
 from controller.backoff import OPERATOR_BACKOFF
-from controller.kube.credentials import bearer_token, load_configuration
+from controller.kube.access import ClusterAccess
 from controller.kube.watchtrace import Patience, WatchTrace
 from controller.reconcile.workqueue import Priority
 from controller.watchmonitor import WatchMonitor
@@ -95,6 +95,7 @@ async def watch(
     target: EventTarget,
     *,
     listed: MutableMapping[str, str],
+    access: ClusterAccess,
     namespace: str = "",
     label_selector: str = "",
     monitor: WatchMonitor,
@@ -105,6 +106,7 @@ async def watch(
     Args:
         target: Receives the objects.
         listed: The resourceVersion of each object, by uid, that the target has received; emptied by kopf's first list.
+        access: Address and credentials of the API server.
         namespace: The namespace to watch; empty for all. Each has a kopf operator of its own, so that one that is
             forbidden or broken does not affect the others.
         label_selector: Restricts the objects that are watched; empty for no restriction.
@@ -117,7 +119,7 @@ async def watch(
     registry = kopf.OperatorRegistry()
     monitor.requested = False
     register_handlers(registry, target, listed=listed)
-    kopf.on.login(registry=registry)(_Login(monitor).open_session)
+    kopf.on.login(registry=registry)(_Login(access, monitor).open_session)
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=_settings(label_selector),
@@ -145,40 +147,33 @@ async def watch(
 
 
 class _Login:
-    """kopf's login handler: reads the credentials, with a backoff if they are rejected repeatedly.
+    """kopf's login handler: opens a session that authenticates each request, with a backoff after a rejection.
 
     Args:
+        access: Address and credentials of the API server.
         monitor: Notified of the state of the watch.
     """
 
-    def __init__(self, monitor: WatchMonitor) -> None:
+    def __init__(self, access: ClusterAccess, monitor: WatchMonitor) -> None:
+        self._access = access
         self._monitor = monitor
         self._delays: Iterator[float] | None = None
 
     async def open_session(self, **_: Any) -> kopf.AiohttpSession:
-        """Return a session; kopf calls this again when the API server rejects its credentials."""
+        """Return a session; kopf calls this again when the API server rejects even renewed credentials."""
         if self._delays is None:
             self._reset()
         else:
             await asyncio.sleep(next(self._delays))
-        configuration = await load_configuration()
-        info = kopf.ConnectionInfo(
-            server=configuration.host,
-            ca_path=configuration.ssl_ca_cert,
-            insecure=not configuration.verify_ssl,
-            token=await bearer_token(configuration),
-            certificate_path=configuration.cert_file,
-            private_key_path=configuration.key_file,
-        )
+        await self._access.open()
         trace = WatchTrace(PLURAL, monitor=self._monitor, on_accepted=self._reset)
+        options = self._access.session_options(connections=0)
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
-            headers=info.as_http_headers() | {"User-Agent": USER_AGENT},
-            proxy=configuration.proxy,
+            **{**options, "middlewares": (Patience(), *options["middlewares"])},
+            headers={"User-Agent": USER_AGENT},
             trace_configs=[trace.config],
-            middlewares=(Patience(),),
         )
-        return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
+        return kopf.AiohttpSession(server=self._access.server, aiohttp_session=session)
 
     def _reset(self) -> None:
         self._delays = OPERATOR_BACKOFF.delays(random.Random())  # noqa: S311 - jitter, not a secret

@@ -25,9 +25,10 @@ from controller.configfile import load_config
 from controller.errors import ConfigError, KubernetesError
 from controller.health import probes
 from controller.httpserver import serve
+from controller.kube.access import ClusterAccess
 from controller.kube.client import KubernetesClient
-from controller.kube.credentials import SERVICE_ACCOUNT_DIRECTORY
 from controller.kube.holder import new_identity
+from controller.kube.kubeconfig import SERVICE_ACCOUNT_DIRECTORY, KubeconfigSource
 from controller.kube.leaderelection import LeaderElector
 from controller.kube.recorder import KubernetesEventRecorder, NoEventRecorder
 from controller.kube.tokenreview import TokenReviewer
@@ -63,6 +64,7 @@ class Options:
 
     Args:
         config: The configuration file.
+        cluster: Where address and credentials of the API server come from.
         scope: Which objects are reconciled.
         leader_elect: Whether to reconcile only while holding the Lease.
         lease_namespace: Namespace of the Lease; None for the Pod's own.
@@ -74,6 +76,7 @@ class Options:
     """
 
     config: Path
+    cluster: KubeconfigSource = field(default_factory=KubeconfigSource)
     scope: Scope = field(default_factory=Scope)
     leader_elect: bool = False
     lease_namespace: str | None = None
@@ -104,8 +107,12 @@ class Manager:
         self._standby: LeaderElector | None = None
         """The elector while this process waits for the Lease."""
         scope = options.scope
+        self._access = ClusterAccess(options.cluster)
         self._api = KubernetesClient(
-            namespaces=scope.namespaces, label_selector=scope.label_selector, connections=scope.concurrent + 8
+            self._access,
+            namespaces=scope.namespaces,
+            label_selector=scope.label_selector,
+            connections=scope.concurrent + 8,
         )
 
     async def run(self) -> None:
@@ -116,6 +123,7 @@ class Manager:
             KubernetesError: There are no credentials for an API server.
         """
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._access.close)
             stack.push_async_callback(self._api.close)
             self._install_signal_handlers()
             _raise_descriptor_limit()
@@ -178,7 +186,7 @@ class Manager:
     async def _run_while_leading(self, events: EventRecorder) -> None:
         namespace, name = self._options.lease_namespace or _own_namespace(), self._options.lease_name
         # A separate connection: renewals must not wait for other requests or dead connections.
-        api = KubernetesClient(connections=1)
+        api = KubernetesClient(self._access, connections=1)
         elector = LeaderElector(
             api,
             namespace=namespace,

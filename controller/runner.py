@@ -137,6 +137,7 @@ class Runner:
             listed = await enqueue_existing(self._controller, store=self._api)
             watches = Watches(
                 self._controller,
+                access=self._api.access,
                 namespaces=self._api.namespaces,
                 label_selector=self._scope.label_selector,
                 events=self._events,

@@ -9,6 +9,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import NoReturn
 
 from controller.handlers import EventTarget, watch
+from controller.kube.access import ClusterAccess
 from controller.reconcile.interfaces import EventRecorder, EventType
 from controller.supervision import STEADY, Delays
 from controller.watchmonitor import WatchMonitor, WatchStates
@@ -21,6 +22,7 @@ class Watches:
 
     Args:
         target: Receives the objects.
+        access: Address and credentials of the API server.
         namespaces: The namespaces to watch; one empty name for all.
         label_selector: Restricts the objects that are watched; empty for no restriction.
         events: Records watches that keep failing.
@@ -33,6 +35,7 @@ class Watches:
         self,
         target: EventTarget,
         *,
+        access: ClusterAccess,
         namespaces: Sequence[str],
         label_selector: str,
         events: EventRecorder,
@@ -41,6 +44,7 @@ class Watches:
         rng: random.Random,
     ) -> None:
         self._target = target
+        self._access = access
         self._namespaces = namespaces
         self._label_selector = label_selector
         self._events = events
@@ -78,6 +82,7 @@ class Watches:
                 await watch(
                     self._target,
                     listed=listed,
+                    access=self._access,
                     namespace=namespace,
                     label_selector=self._label_selector,
                     monitor=monitor,

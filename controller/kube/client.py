@@ -14,13 +14,13 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client import ApiClient, Configuration
 
 from controller import NAME, USER_AGENT
 from controller.api.v1alpha1 import API_VERSION, GROUP, KIND, PLURAL, VERSION, ArtifactRepository, Key
 from controller.backoff import parse_retry_after
 from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, ObjectGone
-from controller.kube.credentials import load_configuration
+from controller.kube.access import ClusterAccess
 
 T = TypeVar("T")
 
@@ -42,12 +42,21 @@ class KubernetesClient:
     """Client of the API server, with its own connection pool.
 
     Args:
+        access: Address and credentials, which are shared with other clients.
         namespaces: The namespaces to list; empty for all.
         label_selector: Restricts the objects that are listed; empty for no restriction.
         connections: Maximum number of concurrent requests.
     """
 
-    def __init__(self, *, namespaces: Sequence[str] = (), label_selector: str = "", connections: int = 32) -> None:
+    def __init__(
+        self,
+        access: ClusterAccess,
+        *,
+        namespaces: Sequence[str] = (),
+        label_selector: str = "",
+        connections: int = 32,
+    ) -> None:
+        self.access = access
         self._namespaces = tuple(namespaces)
         self._label_selector = label_selector
         self._connections = connections
@@ -59,17 +68,20 @@ class KubernetesClient:
         Raises:
             KubernetesError: There are no credentials, or they cannot be read.
         """
+        await self.access.open()
         if self._client is None:
-            configuration = await load_configuration()
-            configuration.connection_pool_maxsize = self._connections
-            if self._client is None:
-                self._client = ApiClient(configuration)
+            configuration = Configuration()
+            configuration.host = self.access.server
+            configuration.ca_cert_data = self.access.ca_certificates  # unused, but otherwise the system's are loaded
+            configuration.client_session_kwargs = self.access.session_options(connections=self._connections)
+            self._client = ApiClient(configuration)
         return self._client
 
     async def close(self) -> None:
         """Close all connections."""
         if self._client is not None:
             await self._client.close()
+            await self._client.configuration.client_session_kwargs["connector"].close()  # the package leaves it open
             self._client = None
 
     async def get(self, key: Key) -> ArtifactRepository:
@@ -149,7 +161,7 @@ class KubernetesClient:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Send a request; after a 401, read the credentials again, which may have been rotated, and retry once.
+        """Send a request.
 
         Args:
             method: The HTTP method.
@@ -169,9 +181,6 @@ class KubernetesClient:
         """
         url = f"{path}?{urlencode(query)}" if query else path
         status, headers, text = await self._send(method, url, body, content_type)
-        if status == HTTPStatus.UNAUTHORIZED:
-            await self._renew_token()
-            status, headers, text = await self._send(method, url, body, content_type)
         if status >= HTTPStatus.BAD_REQUEST:
             message = _message(text) or f"{method} {path} returned status {status}"
             raise _error(status, message, retry_after(status, headers) or 0.0)
@@ -188,7 +197,6 @@ class KubernetesClient:
     ) -> tuple[int, Mapping[str, str], bytes]:
         client = await self.connect()
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": USER_AGENT}
-        await client.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
         try:
             response = await client.call_api(
                 method, client.configuration.host + url, header_params=headers, body=body, _request_timeout=_TIMEOUT
@@ -198,12 +206,6 @@ class KubernetesClient:
             raise KubernetesUnavailable(
                 f"the API server at {client.configuration.host} does not answer: {str(error) or type(error).__name__}"
             ) from error
-
-    async def _renew_token(self) -> None:
-        """Read the token from disk again, for all further requests."""
-        client, fresh = await self.connect(), await load_configuration()
-        client.configuration.api_key = fresh.api_key
-        client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
 
 
 def involved_object(repository: ArtifactRepository) -> dict[str, str]:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.errors import Conflict, KubernetesError, ObjectGone
+from controller.kube.access import ClusterAccess
 from controller.kube.client import KubernetesClient
+from controller.kube.kubeconfig import KubeconfigSource
 
 
 class FakeApi(KubernetesClient):
     """Fake API client: stores objects by path, and rejects a PUT of an old version."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(ClusterAccess(KubeconfigSource()))
         self.objects: dict[str, dict[str, Any]] = {}
         self.requests: list[str] = []
         self.error: KubernetesError | None = None

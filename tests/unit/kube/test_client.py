@@ -15,7 +15,9 @@ import yaml
 from controller import USER_AGENT
 from controller.api.v1alpha1 import Key
 from controller.errors import KubernetesError, KubernetesUnavailable
+from controller.kube.access import ClusterAccess
 from controller.kube.client import KubernetesClient
+from controller.kube.kubeconfig import KubeconfigSource
 from controller.kube.watchtrace import AskedToWait, Patience
 from tests.fakes.raw_server import RawServer, Writer, raw_server
 from tests.unit.objects import make_object
@@ -43,7 +45,7 @@ Asking = Callable[[KubernetesClient], Any]
 
 @asynccontextmanager
 async def client_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, body: bytes, **headers: str
+    tmp_path: Path, status: str, body: bytes, **headers: str
 ) -> AsyncIterator[tuple[KubernetesClient, RawServer]]:
     """Return a client whose server always responds the same."""
 
@@ -56,8 +58,7 @@ async def client_of(
         context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
         content = {"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "x"}
         kubeconfig.write_text(yaml.safe_dump(content))
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        client = KubernetesClient()
+        client = KubernetesClient(ClusterAccess(KubeconfigSource(kubeconfig)))
         try:
             yield client, server
         finally:
@@ -78,19 +79,17 @@ REQUESTS: dict[str, Asking] = {
 
 @pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
 @pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[-70:]))
-async def test_nonsense_is_an_error_that_is_retried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: Asking, body: bytes
-) -> None:
+async def test_nonsense_is_an_error_that_is_retried(tmp_path: Path, request_: Asking, body: bytes) -> None:
     """Whatever the body is, the error is the one that callers retry."""
-    async with client_of(tmp_path, monkeypatch, "200 OK", body) as (client, _):
+    async with client_of(tmp_path, "200 OK", body) as (client, _):
         with pytest.raises(KubernetesUnavailable):
             await request_(client)
 
 
 @pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[-70:]))
-async def test_a_failure_with_any_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+async def test_a_failure_with_any_body(tmp_path: Path, body: bytes) -> None:
     """The message of a failure may be missing."""
-    async with client_of(tmp_path, monkeypatch, "403 Forbidden", body) as (client, _):
+    async with client_of(tmp_path, "403 Forbidden", body) as (client, _):
         with pytest.raises(KubernetesError, match="403"):
             await client.get(Key("team", "web"))
 
@@ -106,20 +105,18 @@ async def test_a_failure_with_any_body(tmp_path: Path, monkeypatch: pytest.Monke
         ("403 Forbidden", "20", 0.0),
     ],
 )
-async def test_retry_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, header: str, seconds: float
-) -> None:
+async def test_retry_after(tmp_path: Path, status: str, header: str, seconds: float) -> None:
     """For 429 and 5xx, in seconds or as a date, within bounds."""
-    async with client_of(tmp_path, monkeypatch, status, b"", Retry_After=header) as (client, _):
+    async with client_of(tmp_path, status, b"", Retry_After=header) as (client, _):
         with pytest.raises(KubernetesError) as raised:
             await client.get(Key("team", "web"))
     assert raised.value.retry_after == seconds
 
 
-async def test_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_identity(tmp_path: Path) -> None:
     """Each request has the operator's User-Agent, and a write of status names its field manager."""
     body = json.dumps({"metadata": {"name": "x"}}).encode()
-    async with client_of(tmp_path, monkeypatch, "200 OK", body) as (client, server):
+    async with client_of(tmp_path, "200 OK", body) as (client, server):
         with pytest.raises(KubernetesUnavailable):
             await client.patch_status(make_object(), {"uri": "x"})
         assert f"user-agent: {USER_AGENT}" in server.heads[0]

@@ -1,0 +1,338 @@
+"""kubeconfigs, each beside what kubectl does with the same file.
+
+For the API server, both are the same user; where kubectl fails, the operator says why in one sentence.
+"""
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.errors import KubernetesError
+from controller.kube.access import ClusterAccess
+from controller.kube.client import KubernetesClient
+from controller.kube.kubeconfig import KubeconfigSource
+from devcluster.cluster import DevCluster
+from devcluster.tools import Tool, provide
+from tests.cluster.harness import OPERATOR_USER, operator_kubeconfig
+from tests.fakes.connect_proxy import connect_proxy
+
+pytestmark = pytest.mark.cluster
+
+REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+PLUGIN = """\
+import json, os, sys
+print(json.dumps({"apiVersion": os.environ["VERSION"], "kind": "ExecCredential", "status": json.loads(sys.argv[1])}))
+"""
+"""An exec plugin: prints the status that it is given."""
+
+
+@dataclass
+class Bench:
+    """What kubeconfigs are made of.
+
+    Args:
+        cluster: The control plane.
+        folder: Where they are written.
+    """
+
+    cluster: DevCluster
+    folder: Path
+    user: dict[str, Any] = field(init=False)
+    """The administrator's client certificate."""
+    token: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.user = yaml.safe_load(self.cluster.kubeconfig.read_text())["users"][0]["user"]
+        self.token = yaml.safe_load(operator_kubeconfig(self.cluster).read_text())["users"][0]["user"]["token"]
+
+    def data(self, path: str | Path) -> str:
+        """Return a file's content as kubeconfigs embed it."""
+        return base64.b64encode(Path(path).read_bytes()).decode()
+
+    def exec(self, status: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        """Return a user of an exec plugin."""
+        plugin = self.folder / "plugin.py"
+        plugin.write_text(PLUGIN)
+        version = "client.authentication.k8s.io/v1"
+        return {
+            "exec": {
+                "apiVersion": version,
+                "command": sys.executable,
+                "args": [str(plugin), json.dumps(status)],
+                "env": [{"name": "VERSION", "value": version}],
+                "interactiveMode": "Never",
+                **fields,
+            }
+        }
+
+    def write(self, user: Mapping[str, Any], name: str = "config", **cluster: Any) -> Path:
+        """Write a kubeconfig for the cluster; fields that are None are left out."""
+        fields = {"server": self.cluster.url, "certificate-authority": str(self.cluster.ca_file), **cluster}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {k: v for k, v in fields.items() if v is not None}}],
+            "users": [{"name": "u", "user": dict(user)}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+            "preferences": {},
+        }
+        return self.text(yaml.safe_dump(content), name)
+
+    def text(self, text: str, name: str = "config") -> Path:
+        """Write a file."""
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+
+@pytest.fixture
+def bench(cluster: DevCluster, tmp_path: Path) -> Bench:
+    """Return what kubeconfigs are made of."""
+    return Bench(cluster, tmp_path)
+
+
+Environment = dict[str, str]
+
+
+def kubectl(environment: Environment, *arguments: str) -> dict[str, Any] | None:
+    """Return who kubectl is for the API server; None if it fails."""
+    done = subprocess.run(
+        [provide(Tool.KUBECTL), "auth", "whoami", "--output=json", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode:
+        return None
+    user: dict[str, Any] = json.loads(done.stdout)["status"]["userInfo"]
+    return user
+
+
+async def operator(source: KubeconfigSource) -> dict[str, Any]:
+    """Return who the operator is for the API server."""
+    access = ClusterAccess(source)
+    client = KubernetesClient(access)
+    try:
+        review = await client.request(
+            "POST", REVIEW, body={"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        )
+    finally:
+        await client.close()
+        await access.close()
+    user: dict[str, Any] = review["status"]["userInfo"]
+    return user
+
+
+def same(user: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies a user; credential ids differ between tokens and requests."""
+    extra = {key: value for key, value in user.get("extra", {}).items() if "credential-id" not in key}
+    return {**user, "extra": extra}
+
+
+WORKING: dict[str, Callable[[Bench], Path]] = {
+    "certificate files": lambda b: b.write(b.user),
+    "certificate data": lambda b: b.write(
+        {f"{name}-data": b.data(path) for name, path in b.user.items()},
+        **{"certificate-authority": None, "certificate-authority-data": b.data(b.cluster.ca_file)},
+    ),
+    "relative paths": lambda b: b.write(
+        {name: _linked(b, path) for name, path in b.user.items()},
+        **{"certificate-authority": _linked(b, b.cluster.ca_file)},
+    ),
+    "token": lambda b: b.write({"token": b.token}),
+    "token file with a newline": lambda b: b.write({"tokenFile": str(b.text(f"{b.token}\n", "token"))}),
+    "token and token file": lambda b: b.write({"token": "old", "tokenFile": str(b.text(b.token, "token"))}),
+    "exec token": lambda b: b.write(b.exec({"token": b.token})),
+    "exec with nulls": lambda b: b.write(b.exec({"token": b.token}, installHint=None, provideClusterInfo=None)),
+    "exec certificate": lambda b: b.write(
+        b.exec(
+            {
+                "clientCertificateData": Path(b.user["client-certificate"]).read_text(),
+                "clientKeyData": Path(b.user["client-key"]).read_text(),
+            }
+        )
+    ),
+    "exec with cluster info": lambda b: b.write(b.exec({"token": b.token}, provideClusterInfo=True)),
+    "tls-server-name": lambda b: b.write(b.user, **{"tls-server-name": "localhost"}),
+    "without verification": lambda b: b.write(
+        b.user, **{"insecure-skip-tls-verify": True, "certificate-authority": None}
+    ),
+    "CA bundle with comments": lambda b: b.write(
+        b.user,
+        **{"certificate-authority": str(b.text(f"# Autorité\n{b.cluster.ca_file.read_text()}\n# Ende\n", "ca"))},
+    ),
+    "impersonation": lambda b: b.write(
+        {
+            **b.user,
+            "as": "jane",
+            "as-uid": "7",
+            "as-groups": ["developers", "system:authenticated"],
+            "as-user-extra": {"example.com/Team%": ["a", "b"]},
+        }
+    ),
+    "server with a slash": lambda b: b.write(b.user, server=f"{b.cluster.url}/"),
+    "server without a scheme": lambda b: b.write(b.user, server=b.cluster.url.removeprefix("https://")),
+    "anonymous": lambda b: b.write({}),
+}
+
+
+def _linked(bench: Bench, path: str | Path) -> str:
+    link = bench.folder / "files" / Path(path).name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(path)
+    return f"files/{link.name}"
+
+
+@pytest.mark.parametrize("write", [pytest.param(write, id=name) for name, write in WORKING.items()])
+async def test_the_operator_is_who_kubectl_is(bench: Bench, write: Callable[[Bench], Path]) -> None:
+    """With each form of kubeconfig, both have the same user, groups and extra fields."""
+    path = write(bench)
+    expected = await asyncio.to_thread(kubectl, {}, f"--kubeconfig={path}")
+    assert expected is not None
+    assert same(await operator(KubeconfigSource(path))) == same(expected)
+
+
+REFUSED: dict[str, tuple[Callable[[Bench], Path], str]] = {
+    "empty": (lambda b: b.text(""), "no current-context is set"),
+    "broken YAML": (lambda b: b.text("clusters: [\n  - secret: s3cret\n }"), "is not valid YAML in line"),
+    "binary": (lambda b: b.text("\x00\x01"), "is not valid YAML"),
+    "a list": (lambda b: b.text("[]"), "is not a YAML mapping"),
+    "nested too deep": (lambda b: b.text("[" * 5000), "is not valid YAML"),
+    "missing context": (
+        lambda b: b.text(b.write(b.user).read_text().replace("current-context: x", "current-context: y")),
+        "there is no context 'y'",
+    ),
+    "missing user": (
+        lambda b: b.text(b.write(b.user).read_text().replace("user: u", "user: v")),
+        "there is no user 'v'",
+    ),
+    "missing CA file": (lambda b: b.write(b.user, **{"certificate-authority": "none"}), "none, which the kubeconfig"),
+    "garbage CA": (
+        lambda b: b.write(b.user, **{"certificate-authority": str(b.text("garbage", "ca"))}),
+        "the certificate authority contains no valid certificate",
+    ),
+    "CA data that is not base64": (
+        lambda b: b.write(b.user, **{"certificate-authority": None, "certificate-authority-data": "!"}),
+        "certificate-authority-data: not valid base64",
+    ),
+    "CA of another server": (
+        lambda b: b.write(b.user, **{"certificate-authority": b.user["client-certificate"]}),
+        "CERTIFICATE_VERIFY_FAILED",
+    ),
+    "garbage certificate": (
+        lambda b: b.write({**b.user, "client-certificate": str(b.text("garbage", "crt"))}),
+        "the client certificate cannot be used",
+    ),
+    "certificate without a key": (
+        lambda b: b.write({"client-certificate": b.user["client-certificate"]}),
+        "needs a client key",
+    ),
+    "CA without verification": (
+        lambda b: b.write(b.user, **{"insecure-skip-tls-verify": True}),
+        "insecure-skip-tls-verify cannot be combined",
+    ),
+    "wrong tls-server-name": (lambda b: b.write(b.user, **{"tls-server-name": "other.example"}), "Hostname mismatch"),
+    "empty token file": (lambda b: b.write({"tokenFile": str(b.text("\n", "token"))}), "is empty"),
+    "token that expired": (lambda b: b.write({"token": "old"}), "Unauthorized"),
+    "token with a line break": (lambda b: b.write({"token": "a\nb"}), "contains a line break"),
+    "groups without a user": (lambda b: b.write({**b.user, "as-groups": ["a"]}), "need a user to impersonate"),
+    "not allowed to impersonate": (lambda b: b.write({"token": b.token, "as": "jane"}), "cannot impersonate"),
+    "exec that fails": (lambda b: b.write(b.exec({}, args=["-c", "exit('no session')"])), "exit code 1: no session"),
+    "exec that is not there": (lambda b: b.write(b.exec({}, command="no-such-plugin")), "cannot be run"),
+    "exec without credentials": (lambda b: b.write(b.exec({})), "neither a token nor a client certificate"),
+    "exec for a terminal": (lambda b: b.write(b.exec({}, interactiveMode="Always")), "has no terminal"),
+    "exec of an old version": (
+        lambda b: b.write(b.exec({"token": b.token}, apiVersion="client.authentication.k8s.io/v1alpha1")),
+        "apiVersion 'client.authentication.k8s.io/v1alpha1' is not supported",
+    ),
+    "auth-provider": (
+        lambda b: b.write({"auth-provider": {"name": "gcp", "config": {}}}),
+        "auth-provider is not supported: use an exec plugin",
+    ),
+    "proxy that is not a URL": (lambda b: b.write(b.user, **{"proxy-url": "ftp://proxy"}), "is not an http://"),
+}
+
+
+@pytest.mark.parametrize(("write", "sentence"), [pytest.param(*row, id=name) for name, row in REFUSED.items()])
+async def test_what_kubectl_refuses(bench: Bench, write: Callable[[Bench], Path], sentence: str) -> None:
+    """The operator refuses it, too, and says why in one sentence without secrets."""
+    path = write(bench)
+    assert await asyncio.to_thread(kubectl, {}, f"--kubeconfig={path}") is None
+    with pytest.raises(KubernetesError) as raised:
+        await operator(KubeconfigSource(path))
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+def split(bench: Bench) -> Sequence[Path]:
+    """Write a kubeconfig in two files; the second one has a user and a current context that do not count."""
+    whole = yaml.safe_load(bench.write({"token": bench.token}).read_text())
+    first = {"users": whole["users"], "current-context": "x"}
+    second = {**whole, "users": [{"name": "u", "user": {"token": "wrong"}}], "current-context": "wrong"}
+    return [bench.text(yaml.safe_dump(first), "first"), bench.text(yaml.safe_dump(second), "second")]
+
+
+async def test_several_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KUBECONFIG=a:b merges: the first file with an entry wins, and missing files are skipped."""
+    first, second = split(bench)
+    named = f"{bench.folder / 'missing'}:{first}::{second}"
+    monkeypatch.setenv("KUBECONFIG", named)
+    expected = await asyncio.to_thread(kubectl, {"KUBECONFIG": named})
+    assert expected is not None
+    assert expected["username"] == OPERATOR_USER
+    assert same(await operator(KubeconfigSource())) == same(expected)
+
+
+async def test_flags(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--kubeconfig goes before KUBECONFIG, and --context before the current one."""
+    monkeypatch.setenv("KUBECONFIG", str(bench.text("", "other")))
+    content = yaml.safe_load(bench.write({"token": "wrong"}).read_text())
+    content["users"].append({"name": "admin", "user": bench.user})
+    content["contexts"].append({"name": "good", "context": {"cluster": "c", "user": "admin"}})
+    path = bench.text(yaml.safe_dump(content))
+    expected = await asyncio.to_thread(kubectl, {}, f"--kubeconfig={path}", "--context=good")
+    assert expected is not None
+    assert same(await operator(KubeconfigSource(path, "good"))) == same(expected)
+
+
+PROXIES = {
+    "proxy-url": ({"proxy-url": "PROXY"}, {}, True),
+    "proxy-url before the environment": (
+        {"proxy-url": "PROXY"},
+        {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "*"},
+        True,
+    ),
+    "never for loopback": ({}, {"HTTPS_PROXY": "http://127.0.0.1:1"}, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "environment", "used"), [pytest.param(*row, id=name) for name, row in PROXIES.items()]
+)
+async def test_proxies(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fields: Environment, environment: Environment, used: bool
+) -> None:
+    """The kubeconfig's proxy is used for every host, that of the environment never for loopback."""
+    async with connect_proxy() as proxy:
+        path = bench.write(bench.user, **dict.fromkeys(fields, proxy.url))
+        expected = await asyncio.to_thread(kubectl, environment, f"--kubeconfig={path}")
+        seen = len(proxy.heads)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert expected is not None
+        assert same(await operator(KubeconfigSource(path))) == same(expected)
+    assert (seen, len(proxy.heads)) == ((1, 2) if used else (0, 0))
