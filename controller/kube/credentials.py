@@ -54,11 +54,11 @@ class Credentials:
 
     @property
     def server(self) -> str:
-        """URL of the API server; as for kubectl, the scheme may be missing."""
+        """URL of the API server; without a scheme it is http, as for kubectl."""
         cluster = self.entry.cluster
         server = cluster.server.rstrip("/")
         if "://" not in server:
-            server = f"{'https' if self.tls != TlsMaterial() else 'http'}://{server}"
+            server = f"http://{server}"
         try:
             parts = urlsplit(server)
             is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

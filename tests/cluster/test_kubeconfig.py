@@ -183,8 +183,6 @@ WORKING: dict[str, Callable[[Bench], Path]] = {
         }
     ),
     "server with a slash": lambda b: b.write(b.user, server=f"{b.cluster.url}/"),
-    "server without a scheme": lambda b: b.write(b.user, server=b.cluster.url.removeprefix("https://")),
-    "anonymous": lambda b: b.write({}),
 }
 
 
@@ -256,6 +254,11 @@ REFUSED: dict[str, tuple[Callable[[Bench], Path], str]] = {
     "exec of an old version": (
         lambda b: b.write(b.exec({"token": b.token}, apiVersion="client.authentication.k8s.io/v1alpha1")),
         "apiVersion 'client.authentication.k8s.io/v1alpha1' is not supported",
+    ),
+    "no credentials": (lambda b: b.write({}), "is forbidden"),
+    "server without a scheme": (  # means http
+        lambda b: b.write(b.user, server=b.cluster.url.removeprefix("https://")),
+        "status 400",
     ),
     "auth-provider": (
         lambda b: b.write({"auth-provider": {"name": "gcp", "config": {}}}),
