@@ -8,6 +8,7 @@ import base64
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,22 @@ from controller.kube.client import KubernetesClient
 from controller.kube.kubeconfig import KubeconfigSource
 from devcluster.cluster import DevCluster
 from devcluster.tools import Tool, provide
-from tests.cluster.harness import OPERATOR_USER, operator_kubeconfig
+from tests.cluster.eventually import eventually
+from tests.cluster.harness import (
+    OPERATOR_ACCOUNT,
+    OPERATOR_NAMESPACE,
+    OPERATOR_USER,
+    Objects,
+    OperatorProcess,
+    is_ready,
+    operator_config,
+    operator_kubeconfig,
+)
 from tests.fakes.connect_proxy import connect_proxy
 
 pytestmark = pytest.mark.cluster
 
+REQUESTED_AT = "artifacts.alien.dev/requestedAt"
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 PLUGIN = """\
 import json, os, sys
@@ -58,6 +70,12 @@ class Bench:
         """Return a file's content as kubeconfigs embed it."""
         return base64.b64encode(Path(path).read_bytes()).decode()
 
+    @property
+    def certificate(self) -> dict[str, str]:
+        """The client certificate as an exec plugin returns it."""
+        fields = {"clientCertificateData": "client-certificate", "clientKeyData": "client-key"}
+        return {name: Path(self.user[field]).read_text() for name, field in fields.items()}
+
     def exec(self, status: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
         """Return a user of an exec plugin."""
         plugin = self.folder / "plugin.py"
@@ -74,7 +92,7 @@ class Bench:
             }
         }
 
-    def write(self, user: Mapping[str, Any], name: str = "config", **cluster: Any) -> Path:
+    def write(self, user: Mapping[str, Any], **cluster: Any) -> Path:
         """Write a kubeconfig for the cluster; fields that are None are left out."""
         fields = {"server": self.cluster.url, "certificate-authority": str(self.cluster.ca_file), **cluster}
         content = {
@@ -86,7 +104,7 @@ class Bench:
             "current-context": "x",
             "preferences": {},
         }
-        return self.text(yaml.safe_dump(content), name)
+        return self.text(yaml.safe_dump(content))
 
     def text(self, text: str, name: str = "config") -> Path:
         """Write a file."""
@@ -156,14 +174,7 @@ WORKING: dict[str, Callable[[Bench], Path]] = {
     "token and token file": lambda b: b.write({"token": "old", "tokenFile": str(b.text(b.token, "token"))}),
     "exec token": lambda b: b.write(b.exec({"token": b.token})),
     "exec with nulls": lambda b: b.write(b.exec({"token": b.token}, installHint=None, provideClusterInfo=None)),
-    "exec certificate": lambda b: b.write(
-        b.exec(
-            {
-                "clientCertificateData": Path(b.user["client-certificate"]).read_text(),
-                "clientKeyData": Path(b.user["client-key"]).read_text(),
-            }
-        )
-    ),
+    "exec certificate": lambda b: b.write(b.exec(b.certificate)),
     "exec with cluster info": lambda b: b.write(b.exec({"token": b.token}, provideClusterInfo=True)),
     "tls-server-name": lambda b: b.write(b.user, **{"tls-server-name": "localhost"}),
     "without verification": lambda b: b.write(
@@ -172,6 +183,9 @@ WORKING: dict[str, Callable[[Bench], Path]] = {
     "CA bundle with comments": lambda b: b.write(
         b.user,
         **{"certificate-authority": str(b.text(f"# Autorité\n{b.cluster.ca_file.read_text()}\n# Ende\n", "ca"))},
+    ),
+    "server certificate as CA": lambda b: b.write(
+        b.user, **{"certificate-authority": str(b.cluster.folder / "certificates" / "serving.crt")}
     ),
     "impersonation": lambda b: b.write(
         {
@@ -339,3 +353,90 @@ async def test_proxies(
         assert expected is not None
         assert same(await operator(KubeconfigSource(path))) == same(expected)
     assert (seen, len(proxy.heads)) == ((1, 2) if used else (0, 0))
+
+
+async def test_an_operator_behind_a_proxy(bench: Bench, objects: Objects, tmp_path: Path) -> None:
+    """Its watch, too, uses the proxy, the exec plugin, the TLS server name and the impersonated user."""
+    user = {**bench.exec(bench.certificate), "as": OPERATOR_USER}
+
+    def run(kubeconfig: Path) -> None:
+        config, arguments = operator_config(bench.cluster.registry_url), ("--namespace", objects.namespace)
+        with OperatorProcess(tmp_path / "run", config=config, kubeconfig=kubeconfig, arguments=arguments) as operator:
+            objects.create("web")
+            objects.wait_ready("web", tell=operator.log)
+
+    async with connect_proxy() as proxy:
+        kubeconfig = bench.write(user, **{"proxy-url": proxy.url, "tls-server-name": "localhost"})
+        await asyncio.to_thread(run, kubeconfig)
+        assert len(proxy.heads) >= 2  # the client and the watch
+
+
+def test_a_killed_operator_leaves_no_key(bench: Bench, namespace: str, tmp_path: Path) -> None:
+    """After SIGKILL, the temporary folder is empty, with keys from the kubeconfig as well as from a plugin."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    for user in (
+        {f"{name}-data": bench.data(path) for name, path in bench.user.items()},
+        bench.exec(bench.certificate),
+    ):
+        operator = OperatorProcess(
+            tmp_path / "run",
+            config=operator_config(bench.cluster.registry_url),
+            kubeconfig=bench.write(user),
+            arguments=("--namespace", namespace),
+            environment={"TMPDIR": str(folder)},
+        )
+        with operator:
+            operator.process.kill()
+        assert list(folder.iterdir()) == []
+
+
+COUNTING_PLUGIN = """\
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+with open(folder / "calls", "a") as calls:
+    calls.write("x")
+token = (folder / "token").read_text()
+status = {"token": token}
+print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}))
+"""
+
+
+def bound_token(bench: Bench, secret: str) -> str:
+    """Return a token of the operator that is good until a Secret is deleted."""
+    bench.cluster.kubectl("create", "secret", "generic", secret, "-n", OPERATOR_NAMESPACE)
+    bound = f"--bound-object-kind=Secret --bound-object-name={secret}".split()
+    return bench.cluster.kubectl("create", "token", OPERATOR_ACCOUNT, "-n", OPERATOR_NAMESPACE, *bound).strip()
+
+
+def test_one_expiry_with_many_objects(bench: Bench, objects: Objects, tmp_path: Path) -> None:
+    """When a token expires and the exec plugin fails, the plugin is called again soon, but not for each object."""
+    token, calls = tmp_path / "token", tmp_path / "calls"
+    token.write_text(bound_token(bench, f"{objects.namespace}-1"))
+    (tmp_path / "counting.py").write_text(COUNTING_PLUGIN)
+    kubeconfig = bench.write(bench.exec({}, args=[str(tmp_path / "counting.py"), str(tmp_path)]))
+    config = operator_config(bench.cluster.registry_url)
+    arguments = ("--namespace", objects.namespace)
+    with OperatorProcess(tmp_path / "run", config=config, kubeconfig=kubeconfig, arguments=arguments) as operator:
+        objects.create_many(f"web-{number}" for number in range(100))
+        objects.wait_all(is_ready, within=60, tell=operator.log)
+        assert len(calls.read_text()) == 1
+        token.unlink()
+        bench.cluster.kubectl("delete", "secret", f"{objects.namespace}-1", "-n", OPERATOR_NAMESPACE)
+        # The API server caches accepted tokens for ten seconds.
+        for number in range(100):
+            objects.patch(f"web-{number}", {"metadata": {"annotations": {REQUESTED_AT: "1"}}})
+        eventually(lambda: has_failed(operator, objects), within=40, tell=operator.log)
+        failed = len(calls.read_text())
+        assert failed <= 6
+        token.write_text(bound_token(bench, f"{objects.namespace}-2"))
+        for number in range(100):
+            objects.patch(f"web-{number}", {"metadata": {"annotations": {REQUESTED_AT: "2"}}})
+        objects.wait_all(lambda one: one["status"].get("lastHandledReconcileAt") == "2", within=90, tell=operator.log)
+        assert len(calls.read_text()) <= failed + 5
+
+
+def has_failed(operator: OperatorProcess, objects: Objects) -> bool:
+    """Keep the operator busy, until it has reported that the plugin fails."""
+    objects.patch("web-0", {"metadata": {"annotations": {REQUESTED_AT: uuid.uuid4().hex}}})
+    return "cannot be renewed, retrying: exec plugin" in operator.log()
