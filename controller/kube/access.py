@@ -14,7 +14,6 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from controller.backoff import OPERATOR_BACKOFF
-from controller.errors import KubernetesError
 from controller.kube.credentials import Credentials, read_credentials
 from controller.kube.kubeconfig import KubeconfigSource
 from controller.kube.proxy import proxy_for
@@ -95,33 +94,35 @@ class ClusterAccess:
     async def _authorize(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send a request; if the credentials are rejected and can be renewed, once more. An aiohttp middleware."""
         used = await self._usable()
+        self._sign(request, used)
         try:
-            response = await handler(self._signed(request, used))
+            response = await handler(request)
         except aiohttp.ClientError as error:
-            if not isinstance(error.__cause__ or error, (ssl.SSLError, aiohttp.ClientSSLError)):
+            if not isinstance(error, aiohttp.ClientSSLError) and not isinstance(error.__cause__, ssl.SSLError):
                 raise
             fresh = await self._renewed(used)
             if fresh.tls == used.tls:
                 raise
-            return await handler(self._signed(request, fresh))
-        if response.status != _UNAUTHORIZED:
-            if not self._problem:
-                self._failures = 0
-            return response
-        fresh = await self._renewed(used)
-        if fresh == used:
-            return response
-        response.release()
-        return await handler(self._signed(request, fresh))
+        else:
+            if response.status != _UNAUTHORIZED:
+                if not self._problem:
+                    self._failures = 0
+                return response
+            fresh = await self._renewed(used)
+            if fresh is used:
+                return response
+            response.release()
+        self._sign(request, fresh, instead_of=used)
+        return await handler(request)
 
-    def _signed(self, request: ClientRequest, credentials: Credentials) -> ClientRequest:
-        """Add the credentials to a request, unless it follows a redirect to another server."""
-        if request.url.origin() == URL(self.server).origin():
-            for name, _ in credentials.headers:
-                request.headers.popall(name, None)
-            request.headers.extend(credentials.headers)
-            request.server_hostname = credentials.tls.server_name or None
-        return request
+    def _sign(self, request: ClientRequest, credentials: Credentials, *, instead_of: Credentials | None = None) -> None:
+        """Add credentials to a request, unless it follows a redirect to another server."""
+        if request.url.origin() != URL(self.server).origin():
+            return
+        for name, _ in instead_of.headers if instead_of else ():
+            request.headers.popall(name, None)
+        request.headers.extend(credentials.headers)
+        request.server_hostname = credentials.tls.server_name or None
 
     async def _usable(self) -> Credentials:
         """Return the current credentials; start a renewal if one is due, and wait for it if they have expired."""
@@ -150,23 +151,22 @@ class ClusterAccess:
         return self._renewal
 
     async def _renew(self, *, rejected: bool) -> None:
-        previous = self._current
-        self._failures += 1
+        previous, problem = self._current, ""
         try:
             credentials = await read_credentials(self._source, previous, rejected=rejected)
             if credentials != previous:
                 await self._use(credentials)
                 logger.info("The credentials for the API server have been renewed")
-        except KubernetesError as error:
-            if str(error) != self._problem:
-                logger.error("The credentials for the API server cannot be renewed, retrying: %s", error)  # noqa: TRY400
-            self._problem = str(error)
-        else:
-            self._problem = ""
-        finally:
-            now = asyncio.get_running_loop().time()
-            self._checked_at = now
-            self._not_before = now + OPERATOR_BACKOFF.delay(self._failures, random.Random())  # noqa: S311 - jitter
+        except Exception as error:  # noqa: BLE001 - whatever is wrong now may be right at the next attempt
+            problem = str(error) or type(error).__name__
+            if problem != self._problem:
+                logger.error("The credentials for the API server cannot be renewed, retrying: %s", problem)  # noqa: TRY400
+        self._problem = problem
+        self._checked_at = asyncio.get_running_loop().time()
+        if rejected or problem:
+            self._failures += 1
+            delay = OPERATOR_BACKOFF.delay(self._failures, random.Random())  # noqa: S311 - jitter, not a secret
+            self._not_before = self._checked_at + delay
 
     async def _use(self, credentials: Credentials) -> None:
         if self._current is None or credentials.tls != self._current.tls:

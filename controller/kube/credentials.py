@@ -35,7 +35,7 @@ class Credentials:
         renew_at: When to run the plugin again, in seconds since the epoch.
     """
 
-    entry: Entry
+    entry: Entry = field(repr=False)
     headers: Sequence[tuple[str, str]] = field(repr=False)
     tls: TlsMaterial = field(repr=False)
     status: ExecStatus | None = field(default=None, repr=False)
@@ -55,17 +55,15 @@ class Credentials:
     @property
     def server(self) -> str:
         """URL of the API server; without a scheme it is http, as for kubectl."""
-        cluster = self.entry.cluster
-        server = cluster.server.rstrip("/")
-        if "://" not in server:
-            server = f"http://{server}"
+        given = self.entry.cluster.server
+        server = (given if "://" in given else f"http://{given}").rstrip("/")
         try:
             parts = urlsplit(server)
             is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
             is_valid = False
         if not is_valid:
-            raise KubernetesError(f"the server of the kubeconfig is not an http:// or https:// URL: {cluster.server}")
+            raise KubernetesError(f"the server of the kubeconfig is not an http:// or https:// URL: {given}")
         return server
 
 
@@ -171,4 +169,4 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        raise KubernetesError(f"{path}, which the kubeconfig names, cannot be read: {error}") from error
+        raise KubernetesError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -190,11 +190,11 @@ class KubeconfigSource:
 
     def _files(self) -> Sequence[Path]:
         if self.kubeconfig is not None:
-            if not self.kubeconfig.is_file():
+            if not _can_be_opened(self.kubeconfig):
                 raise KubernetesError(f"--kubeconfig names {self.kubeconfig}, which is not a file")
             return [self.kubeconfig]
         if named := os.environ.get("KUBECONFIG"):
-            files = [path for path in map(Path, filter(None, named.split(os.pathsep))) if path.is_file()]
+            files = [path for path in map(Path, filter(None, named.split(os.pathsep))) if _can_be_opened(path)]
             if not files:
                 raise KubernetesError(f"KUBECONFIG names {named}, which is not a file")
             return files
@@ -205,6 +205,10 @@ class KubeconfigSource:
                 "or run in a Pod with a ServiceAccount"
             )
         return [default]
+
+
+def _can_be_opened(path: Path) -> bool:
+    return path.exists() and not path.is_dir()  # a pipe from a shell is fine
 
 
 def _service_account() -> Entry:
@@ -240,10 +244,10 @@ def _document(path: Path) -> Mapping[str, Any]:
         # Not str(error): it quotes the line, which may contain a secret.
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise KubernetesError(f"kubeconfig {path} is not valid YAML{line}: {error.problem}") from None
-    except (ValueError, RecursionError, yaml.YAMLError):
-        raise KubernetesError(f"kubeconfig {path} is not valid YAML") from None
     except OSError as error:
         raise KubernetesError(f"kubeconfig {path} cannot be read: {error.strerror}") from error
+    except Exception:  # noqa: BLE001 - PyYAML also raises built-in errors, for wrong tags or deeply nested brackets
+        raise KubernetesError(f"kubeconfig {path} is not valid YAML") from None
     if document is None:
         return {}
     if not isinstance(document, dict):

@@ -220,6 +220,7 @@ REFUSED: dict[str, tuple[Callable[[Bench], Path], str]] = {
     "empty": (lambda b: b.text(""), "no current-context is set"),
     "broken YAML": (lambda b: b.text("clusters: [\n  - secret: s3cret\n }"), "is not valid YAML in line"),
     "binary": (lambda b: b.text("\x00\x01"), "is not valid YAML"),
+    "YAML with a wrong tag": (lambda b: b.text("a: !!bool 7"), "is not valid YAML"),
     "a list": (lambda b: b.text("[]"), "is not a YAML mapping"),
     "nested too deep": (lambda b: b.text("[" * 5000), "is not valid YAML"),
     "missing context": (
@@ -230,7 +231,10 @@ REFUSED: dict[str, tuple[Callable[[Bench], Path], str]] = {
         lambda b: b.text(b.write(b.user).read_text().replace("user: u", "user: v")),
         "there is no user 'v'",
     ),
-    "missing CA file": (lambda b: b.write(b.user, **{"certificate-authority": "none"}), "none, which the kubeconfig"),
+    "missing CA file": (
+        lambda b: b.write(b.user, **{"certificate-authority": "none"}),
+        "none cannot be read: No such file",
+    ),
     "garbage CA": (
         lambda b: b.write(b.user, **{"certificate-authority": str(b.text("garbage", "ca"))}),
         "the certificate authority contains no valid certificate",
@@ -327,9 +331,10 @@ async def test_flags(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PROXIES = {
-    "proxy-url": ({"proxy-url": "PROXY"}, {}, True),
+    "proxy-url": ({"proxy-url": ""}, {}, True),
+    "proxy-url with a password": ({"proxy-url": "user:s3cret@"}, {}, True),
     "proxy-url before the environment": (
-        {"proxy-url": "PROXY"},
+        {"proxy-url": ""},
         {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "*"},
         True,
     ),
@@ -345,7 +350,8 @@ async def test_proxies(
 ) -> None:
     """The kubeconfig's proxy is used for every host, that of the environment never for loopback."""
     async with connect_proxy() as proxy:
-        path = bench.write(bench.user, **dict.fromkeys(fields, proxy.url))
+        urls = {name: proxy.url.replace("//", f"//{login}") for name, login in fields.items()}
+        path = bench.write(bench.user, **urls)
         expected = await asyncio.to_thread(kubectl, environment, f"--kubeconfig={path}")
         seen = len(proxy.heads)
         for name, value in environment.items():
@@ -353,6 +359,7 @@ async def test_proxies(
         assert expected is not None
         assert same(await operator(KubeconfigSource(path))) == same(expected)
     assert (seen, len(proxy.heads)) == ((1, 2) if used else (0, 0))
+    assert len({"Proxy-Authorization: Basic" in head for head in proxy.heads}) <= 1
 
 
 async def test_an_operator_behind_a_proxy(bench: Bench, objects: Objects, tmp_path: Path) -> None:

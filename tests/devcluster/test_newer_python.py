@@ -51,7 +51,7 @@ def newer() -> Path:
     def make(scratch: Path) -> Path:
         made = scratch / "environment"
         subprocess.run([python, "-m", "venv", made], check=True, timeout=120)
-        pip = [made / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(made / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", lock], check=True, timeout=1200)
         return made
 
@@ -64,6 +64,6 @@ def newer() -> Path:
 def test_on_a_newer_python(newer: Path, tests: str, tmp_path: Path) -> None:
     """Unit, contract and lifecycle tests pass on it."""
     environment = {name: value for name, value in outside_make().items() if not name.startswith(("COV", "PYTEST"))}
-    command = [newer, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'nested'}", tests]
+    command = [str(newer), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'nested'}", tests]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
