@@ -23,7 +23,7 @@ _MAX_MESSAGE: Final = 300
 class ExecStatus(BaseModel):
     """Credentials that a plugin returned."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, alias_generator=to_camel)
+    model_config = ConfigDict(defer_build=True, frozen=True, hide_input_in_errors=True, alias_generator=to_camel)
 
     token: str | None = None
     client_certificate_data: str | None = None
@@ -40,7 +40,7 @@ class ExecStatus(BaseModel):
 
 
 class _ExecCredential(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True, alias_generator=to_camel)
+    model_config = ConfigDict(defer_build=True, hide_input_in_errors=True, alias_generator=to_camel)
 
     api_version: str
     kind: str
