@@ -47,6 +47,7 @@ class ClusterAccess:
         self._not_before = 0.0
         self._checked_at = 0.0
         self._proxy: str | None = None
+        self._origin = URL()
         self.server = ""
         """URL of the API server, once :meth:`open` has returned."""
         self.context: ssl.SSLContext | None = None
@@ -62,6 +63,7 @@ class ClusterAccess:
             if self._current is None:
                 credentials = await read_credentials(self._source, None)
                 self.server = credentials.server
+                self._origin = URL(self.server).origin()
                 self._proxy = proxy_for(
                     self.server, proxy_url=credentials.entry.cluster.proxy_url, environment=os.environ
                 )
@@ -117,7 +119,7 @@ class ClusterAccess:
 
     def _sign(self, request: ClientRequest, credentials: Credentials, *, instead_of: Credentials | None = None) -> None:
         """Add credentials to a request, unless it follows a redirect to another server."""
-        if request.url.origin() != URL(self.server).origin():
+        if request.url.origin() != self._origin:
             return
         for name, _ in instead_of.headers if instead_of else ():
             request.headers.popall(name, None)
