@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from controller.configfile import read_yaml
-from controller.errors import ConfigError, KubernetesError
+from controller.errors import KubernetesError
 
 SERVICE_ACCOUNT_DIRECTORY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -239,14 +239,15 @@ def _selected(files: Sequence[Path], context: str | None) -> Entry:
 
 def _document(path: Path) -> Mapping[str, Any]:
     try:
-        document = read_yaml(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise KubernetesError(f"kubeconfig {path} cannot be read: {error.strerror}") from error
-    except (ConfigError, UnicodeDecodeError) as error:
+    except yaml.MarkedYAMLError as error:
         # Not str(error): it quotes the line, which may contain a secret.
-        mark = getattr(error.__cause__, "problem_mark", None)
-        line = f": {getattr(error.__cause__, 'problem', '')} in line {mark.line + 1}" if mark else ""
-        raise KubernetesError(f"kubeconfig {path} is not valid YAML{line}") from None
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise KubernetesError(f"kubeconfig {path} is not valid YAML: {error.problem}{line}") from None
+    except Exception:  # noqa: BLE001 - PyYAML also raises built-in errors, for wrong tags or deeply nested brackets
+        raise KubernetesError(f"kubeconfig {path} is not valid YAML") from None
     if document is None:
         return {}
     if not isinstance(document, dict):

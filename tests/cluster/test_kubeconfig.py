@@ -196,6 +196,7 @@ WORKING: dict[str, Callable[[Bench], Path]] = {
             "as-user-extra": {"example.com/Team%": ["a", "b"]},
         }
     ),
+    "duplicate keys": lambda b: b.text(f"{b.write(b.user).read_text()}\ncurrent-context: x\n"),
     "server with a slash": lambda b: b.write(b.user, server=f"{b.cluster.url}/"),
 }
 
