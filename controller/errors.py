@@ -14,6 +14,7 @@ types below, and the log keeps the cause::
     │   │   ├── PushFailed              the same for a push, while reads succeed (full disk)
     │   │   └── TLSVerificationFailed   certificate rejected: expired, unknown CA, wrong host
     │   ├── AuthenticationFailed        401, or credentials rejected by the token service
+    │   │   └── LoginRefused            the same for all repositories: the login is not tried again for a while
     │   ├── AccessDenied                403, or a token without the requested scope
     │   ├── RegistryReadOnly            405 on a write
     │   ├── NameRefused                 the registry does not accept repository names of this form
@@ -168,6 +169,10 @@ class TLSVerificationFailed(RegistryUnavailable):
 
 class AuthenticationFailed(RegistryError):
     """The registry or its token service requires credentials or rejects them (401)."""
+
+
+class LoginRefused(AuthenticationFailed):
+    """The operator's login was refused; until it is tried again, no request that needs it is sent."""
 
 
 class AccessDenied(RegistryError):

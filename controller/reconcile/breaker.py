@@ -17,12 +17,16 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final
 
-from controller.errors import OperatorError, PushFailed, RegistryError, RegistryUnavailable
+from controller.errors import LoginRefused, OperatorError, PushFailed, RegistryError, RegistryUnavailable
 from controller.reconcile.interfaces import Clock
 from controller.registry.protocol import Ensured
 
 FAILURES_TO_OPEN: Final = 3
 """Consecutive failures that open the breaker: a single one may be chance."""
+
+
+Outage = RegistryUnavailable | LoginRefused
+"""Failures that concern the registry as a whole; every other RegistryError concerns one repository."""
 
 
 class BreakerState(StrEnum):
@@ -46,7 +50,7 @@ class CircuitOpen(OperatorError):
         since: Time of the first failure of the outage, in seconds.
     """
 
-    def __init__(self, failure: RegistryUnavailable, *, since: float) -> None:
+    def __init__(self, failure: Outage, *, since: float) -> None:
         super().__init__(str(failure))
         self.failure = failure
         self.since = since
@@ -73,7 +77,7 @@ class CircuitBreaker:
         self.state = BreakerState.CLOSED
         self.failing_since: float | None = None
         """Time of the first failure since the last success, in seconds."""
-        self.last_failure: RegistryUnavailable | None = None
+        self.last_failure: Outage | None = None
         self.next_probe: float | None = None
         """When to probe next; None unless open."""
 
@@ -86,13 +90,13 @@ class CircuitBreaker:
 
         Raises:
             CircuitOpen: The operation was not run.
-            Exception: What the operation raised. Only RegistryUnavailable counts as a failure of the registry; any
-                other RegistryError is a response, and concerns one repository.
+            Exception: What the operation raised. Only an Outage counts as a failure of the registry; any other
+                RegistryError is a response, and concerns one repository.
         """
         is_trial = self._enter(may_push=may_push)
         try:
             ensured = await operation()
-        except RegistryUnavailable as error:
+        except (RegistryUnavailable, LoginRefused) as error:
             self.record_failure(error)
             raise
         except RegistryError:
@@ -127,8 +131,8 @@ class CircuitBreaker:
         self._failures, self._only_pushes_fail = 0, False
         self.failing_since = self.last_failure = self.next_probe = None
 
-    def record_failure(self, error: RegistryUnavailable) -> None:
-        """Record that the registry did not respond, or responded that it cannot serve requests."""
+    def record_failure(self, error: Outage) -> None:
+        """Record that the registry did not respond, or responded that it cannot serve any request."""
         now = self._clock.monotonic()
         pushing = isinstance(error, PushFailed)
         self.last_failure = error
@@ -138,7 +142,8 @@ class CircuitBreaker:
         self._only_pushes_fail = pushing and (self._only_pushes_fail or self.failing_since is None)
         if self.failing_since is None:
             self.failing_since = now
-        retry_after = error.retry_after or 0.0  # bounded by the client
+        # A refused login states no time: the next trial notices a changed credential file.
+        retry_after = (isinstance(error, RegistryUnavailable) and error.retry_after) or 0.0  # bounded by the client
         self._retry_at = max(self._retry_at, now + retry_after)
         if self.state is BreakerState.OPEN:
             # A call that was in progress when the breaker opened; its Retry-After still counts.

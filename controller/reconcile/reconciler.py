@@ -22,8 +22,8 @@ from controller.api.status import (
 from controller.api.target import Refusal, Target, resolve_target
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.backoff import Backoff
-from controller.errors import InvalidNameError, KubernetesError, RegistryError, RegistryUnavailable
-from controller.reconcile.breaker import BreakerState, CircuitOpen
+from controller.errors import InvalidNameError, KubernetesError, RegistryError
+from controller.reconcile.breaker import BreakerState, CircuitOpen, Outage
 from controller.reconcile.explanations import explain
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
 from controller.reconcile.objectlog import log_recreation, log_write
@@ -248,7 +248,7 @@ class Reconciler:
         self, target: Target, registry: ManagedRegistry, error: RegistryError, failing_for: timedelta
     ) -> _Attempt:
         requeue: Requeue = Retry(SLOW)
-        if isinstance(error, RegistryUnavailable):
+        if isinstance(error, Outage):
             is_closed = registry.breaker.state is BreakerState.CLOSED
             requeue = Retry(QUICK) if is_closed else WhenAvailable(registry.name)
         explanation = explain(error)

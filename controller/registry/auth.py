@@ -5,6 +5,7 @@ The rules, each with a test:
 - Credentials are sent only after a 401, and only to the registry itself or to a token service that has the registry's
   host and port or is listed in ``tokenRealms``.
 - Credential files are read again when they change, so a rotated Secret needs no restart.
+- A login that was refused is not repeated at once (:mod:`controller.registry.logins`).
 - Secrets appear in no ``repr``, message or log line.
 
 This module decides what to send; :mod:`controller.registry.connection` sends it.
@@ -12,6 +13,7 @@ This module decides what to send; :mod:`controller.registry.connection` sends it
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,12 +21,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode, urlsplit
+from weakref import WeakValueDictionary
 
 from controller.config import Credentials
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
 from controller.redaction import remember
 from controller.registry.credentials import CredentialFiles
 from controller.registry.endpoint import Endpoint
+from controller.registry.logins import Logins
 from controller.registry.responses import Response, describe, error_for, parse_object, printable, with_query
 
 Scopes = tuple[str, ...]
@@ -111,12 +115,15 @@ class Authenticator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = endpoint
-        self._files = CredentialFiles(credentials, endpoint, prefix)
+        self.files: Final = CredentialFiles(credentials, endpoint, prefix)
+        self._logins = Logins(self.files, clock=clock)
         self._token_realms = frozenset(_realm_id(realm) for realm in (credentials.token_realms if credentials else ()))
         self._request_token = request_token
         self._clock = clock
         self._challenge: Challenge | None = None
         self._tokens: dict[Scopes, _Token] = {}
+        self._token_locks: WeakValueDictionary[Scopes, asyncio.Lock] = WeakValueDictionary()
+        """So that one token is requested once."""
         self._required: dict[Scopes, Scopes] = {}
 
     async def authorization(self, scopes: Scopes) -> str | None:
@@ -128,12 +135,38 @@ class Authenticator:
         if self._challenge is None:
             return None
         if self._challenge.scheme == "basic":
-            login = self._files.login()
+            login = self._logins.current()
             return login.header if login else None
-        token = self._tokens.get(scopes)
-        if token is None or token.expires <= self._clock():
-            token = await self._new_token(self._challenge, scopes)
+        async with self._token_locks.setdefault(scopes, asyncio.Lock()):
+            token = self._tokens.get(scopes)
+            if token is None or token.expires <= self._clock():
+                token = await self._new_token(self._challenge, scopes)
         return token.header
+
+    async def exchange(
+        self, send: Callable[[str | None], Awaitable[Response]], scopes: Scopes
+    ) -> tuple[Response, str | None]:
+        """Send a request with the known authorization; return the response, and the header that was sent.
+
+        Args:
+            send: Sends it with an Authorization header; None for none.
+            scopes: Its scopes.
+
+        Raises:
+            RegistryError: As of :meth:`authorization`, or there was no response.
+        """
+        if self._challenge is None or self._challenge.scheme != "basic" or not self.files.paths:
+            header = await self.authorization(scopes)
+            return await send(header), header
+        async with self._logins.attempt(_repository(scopes), is_token_request=False) as attempt:
+            header = attempt.login.header if attempt.login else None
+            response = await send(header)
+            challenge = choose_challenge(response.headers.get("www-authenticate", ""))
+            if response.status != HTTPStatus.UNAUTHORIZED:
+                attempt.accepted = response.status < HTTPStatus.BAD_REQUEST or response.status == HTTPStatus.NOT_FOUND
+            elif challenge is not None and challenge.scheme == "basic":
+                attempt.failure = self.rejection(response, operation="log in")
+        return response, header
 
     def handle_challenge(
         self, response: Response, *, scopes: Scopes = (), operation: str, rejected: str | None
@@ -187,7 +220,7 @@ class Authenticator:
         return AuthenticationFailed(operation, endpoint, describe(response), advice=self._advice(), status=status)
 
     def _advice(self) -> str:
-        return f"check {self._files.paths[-1]}" if self._files.paths else "configure credentials for it"
+        return f"check {self.files.paths[-1]}" if self.files.paths else "configure credentials for it"
 
     def _realm(self, challenge: Challenge) -> str:
         """Return a token service's URL if it is trusted: the registry must not be able to name an arbitrary host."""
@@ -210,15 +243,21 @@ class Authenticator:
         if service := challenge.parameters.get("service"):
             query.insert(0, ("service", service))
         url = with_query(self._realm(challenge), urlencode(query))
-        login = self._files.login()
-        requested = self._clock()
-        response = await self._request_token(url, login.header if login else None)
-        value, lifetime = _read_token(response, advice=self._advice())
-        remember(value)
-        # A tenth less than stated: requests take time, and clocks differ.
-        token = _Token(f"Bearer {value}", requested + 0.9 * lifetime)
-        self._cache(scopes, token)
-        return token
+        async with self._logins.attempt(_repository(scopes), is_token_request=True) as attempt:
+            requested = self._clock()
+            response = await self._request_token(url, attempt.login.header if attempt.login else None)
+            try:
+                value, lifetime = _read_token(response, advice=self._advice())
+            except (AuthenticationFailed, RegistryUnavailable) as error:
+                attempt.failure = error
+            else:
+                attempt.accepted = True
+                remember(value)
+                # A tenth less than stated: requests take time, and clocks differ.
+                token = _Token(f"Bearer {value}", requested + 0.9 * lifetime)
+                self._cache(scopes, token)
+                return token
+        raise attempt.failure
 
     def _cache(self, scopes: Scopes, token: _Token) -> None:
         if len(self._tokens) >= MAX_TOKENS:
@@ -246,6 +285,10 @@ def merge_scopes(own: Scopes, challenged: str) -> Scopes:
     return tuple(
         f"{resource}:{','.join(listed)}" if resource else ",".join(listed) for resource, listed in actions.items()
     )
+
+
+def _repository(scopes: Scopes) -> str:
+    return scopes[0].rpartition(":")[0] if scopes else ""
 
 
 def _realm_id(realm: str) -> str:

@@ -15,7 +15,7 @@ import asyncio
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -185,15 +185,17 @@ class Connection:
 
     async def _send_authorized(self, request: Request) -> Response:
         """Send a request with the known authorization; after a 401, once more with a better one, if there is any."""
-        sent = await self._auth.authorization(request.scopes)
-        response = await self._exchange(request, sent)
+
+        def send(authorization: str | None) -> Awaitable[Response]:
+            return self._exchange(request, authorization)
+
+        response, sent = await self._auth.exchange(send, request.scopes)
         # Only a 401 is a challenge: some registries send WWW-Authenticate with every response.
         if response.status != HTTPStatus.UNAUTHORIZED:
             return response
         self._auth.handle_challenge(response, scopes=request.scopes, operation=request.operation, rejected=sent)
-        better = await self._auth.authorization(request.scopes)
-        if better != sent:
-            response = await self._exchange(request, better)
+        if await self._auth.authorization(request.scopes) != sent:
+            response, _ = await self._auth.exchange(send, request.scopes)
         if response.status == HTTPStatus.UNAUTHORIZED:
             raise self._auth.rejection(response, operation=request.operation)
         return response

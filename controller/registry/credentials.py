@@ -65,6 +65,8 @@ class CredentialFiles:
         self._docker_config = credentials.docker_config_file if credentials else None
         basic = (self._basic.username_file, self._basic.password_file) if self._basic else ()
         self.paths: tuple[Path, ...] = basic or ((self._docker_config,) if self._docker_config else ())
+        self.version = 0
+        """How often the files have been read."""
         self._stamps: tuple[FileStamp, ...] = ()
         self._login: Login | None = None
 
@@ -84,6 +86,7 @@ class CredentialFiles:
             self._login = self._read()
             remember(self._login.password, self._login.header.partition(" ")[2])
             self._stamps = stamps
+            self.version += 1
         return self._login
 
     def _stamp(self, path: Path) -> FileStamp:
