@@ -164,4 +164,6 @@ class Logins:
 def _refused(error: AuthenticationFailed) -> LoginRefused:
     """Return the error of every request during the pause. It names no time, so that no status has to be updated."""
     advice = f"{error.advice}; it is tried again when that changes, or within {_REFUSED.cap / 60:g} minutes"
-    return LoginRefused("log in", error.endpoint, error.cause, advice=advice, status=error.status, codes=error.codes)
+    return LoginRefused(
+        error.operation, error.endpoint, error.cause, advice=advice, status=error.status, codes=error.codes
+    )

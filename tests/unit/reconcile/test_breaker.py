@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from controller.errors import AccessDenied, LeadershipLost, PushFailed, RegistryUnavailable
+from controller.errors import AccessDenied, LeadershipLost, LoginRefused, PushFailed, RegistryUnavailable
 from controller.reconcile.breaker import FAILURES_TO_OPEN, BreakerState, CircuitBreaker, CircuitOpen
 from controller.reconcile.interfaces import SystemClock
 from controller.registry.protocol import Ensured, Origin
@@ -92,6 +92,20 @@ async def test_consecutive_failures_open_it(breaker: CircuitBreaker) -> None:
     with pytest.raises(CircuitOpen, match="connection refused") as rejected:
         await breaker.call(succeed(), may_push=True)
     assert rejected.value.failure is DOWN
+
+
+async def test_refused_login_opens_it(breaker: CircuitBreaker) -> None:
+    """A login that is refused for all repositories counts like an outage; its trial fails until it is accepted."""
+    refused = LoginRefused("log in", REGISTRY, "401 Unauthorized", status=401)
+    for _ in range(FAILURES_TO_OPEN):
+        with pytest.raises(LoginRefused):
+            await breaker.call(fail(refused), may_push=True)
+    with pytest.raises(CircuitOpen):
+        await breaker.call(succeed(), may_push=True)
+    breaker.probe_succeeded()
+    with pytest.raises(LoginRefused):
+        await breaker.call(fail(refused), may_push=True)
+    assert state(breaker) is BreakerState.OPEN
 
 
 async def test_the_outage_starts_with_the_first_failure(breaker: CircuitBreaker, clock: ManualClock) -> None:
