@@ -172,7 +172,13 @@ class AuthenticationFailed(RegistryError):
 
 
 class LoginRefused(AuthenticationFailed):
-    """The operator's login was refused; until it is tried again, no request that needs it is sent."""
+    """The operator's login was refused; until it is tried again, no request that needs it is sent.
+
+    Status has no room to say so: the advice names the file.
+    """
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; {self.advice}: the login is tried again when that changes, or after some minutes"
 
 
 class AccessDenied(RegistryError):

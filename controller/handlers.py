@@ -38,6 +38,14 @@ class EventTarget(Protocol):
         """Enqueue an object for reconciliation."""
         ...
 
+    def is_overwritten(self, repository: ArtifactRepository) -> bool:
+        """Return whether somebody else has written the status of this version."""
+        ...
+
+    def correct(self, repository: ArtifactRepository) -> None:
+        """Have an object verified whose status somebody else has written."""
+        ...
+
     def deleted(self, repository: ArtifactRepository) -> None:
         """Forget a deleted object, unless another one of the same name has been created since."""
         ...
@@ -55,7 +63,7 @@ def register_handlers(
     """
 
     def is_news(event: kopf.RawEvent, **_: Any) -> bool:
-        return not _is_listed(event, listed) and is_relevant(event)
+        return not _is_listed(event, listed) and is_relevant(event, target)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, when=is_news)
     async def handle_event(event: kopf.RawEvent, **_: Any) -> None:
@@ -65,19 +73,27 @@ def register_handlers(
                 target.deleted(repository)
             case "ADDED" | None if repository.is_handled:  # resume, or back in the selector: verify it, with time
                 target.enqueue(repository, Priority.LOW)
+            case "MODIFIED" if repository.is_handled and not repository.deleting:
+                target.correct(repository)
             case _:  # create, update, or anything of that kind while no operator was running
                 target.enqueue(repository, Priority.HIGH)
 
 
-def is_relevant(event: kopf.RawEvent, **_: Any) -> bool:
+def is_relevant(event: kopf.RawEvent, target: EventTarget) -> bool:
     """Return whether an event needs handling; the operator's own status writes do not.
 
     ADDED is also the event of an object whose labels fit the selector again: it was forgotten when they did not.
+
+    Args:
+        event: The event.
+        target: Knows what it has written.
     """
     if event["type"] != "MODIFIED":
         return True
     repository = ArtifactRepository.from_body(event["object"])
-    return repository.deleting or not repository.is_handled
+    if repository.deleting or not repository.is_handled:
+        return True
+    return target.is_overwritten(repository)
 
 
 def _is_listed(event: kopf.RawEvent, listed: MutableMapping[str, str]) -> bool:

@@ -8,6 +8,7 @@ written in the steady state.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -146,6 +147,16 @@ def merge_patch(current: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[
         else:
             patch[name] = new
     return patch or None
+
+
+def fingerprint(status: Mapping[str, Any]) -> int:
+    """Return a number that differs where two statuses differ in what the operator writes.
+
+    Args:
+        status: A status; the conditions of others in it do not count.
+    """
+    own = [condition for condition in status.get("conditions") or () if condition.get("type") in _OWNED]
+    return hash(json.dumps({**status, "conditions": own}, sort_keys=True))
 
 
 def _verified(repository: ArtifactRepository, outcome: Verified, now: datetime) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from controller.errors import Conflict, KubernetesError, LeadershipLost, ObjectG
 from controller.logs import with_fields
 from controller.metrics import Metrics
 from controller.reconcile.interfaces import Clock, ObjectStore, RepositoryRegistry
+from controller.reconcile.overwrites import Overwrites
 from controller.reconcile.reconciler import (
     SLOW,
     Done,
@@ -95,6 +96,7 @@ class Controller:
         )
         self._recovery = Recovery(registries=registries, clock=clock)
         self._records: dict[Key, Record] = {}
+        self._overwrites = Overwrites()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._workers: Counter[tuple[Hashable, Priority]] = Counter()
@@ -187,6 +189,26 @@ class Controller:
         self._queue.add_after(repository.key, repository, delay, now=now)
         self._arm_timer()
 
+    def is_overwritten(self, repository: ArtifactRepository) -> bool:
+        """Return whether somebody else has written the status that the watch reports.
+
+        Args:
+            repository: The object as the watch reports it.
+        """
+        return self._overwrites.is_foreign(repository)
+
+    def correct(self, repository: ArtifactRepository) -> None:
+        """Have an object verified whose status somebody else has written, at once unless that happens repeatedly.
+
+        Args:
+            repository: Its newest known state.
+        """
+        delay = self._overwrites.delay(repository.key, self._clock.monotonic())
+        if delay:
+            self.enqueue_later(repository, delay)
+        else:
+            self.enqueue(repository, Priority.LOW)
+
     def deleted(self, repository: ArtifactRepository) -> None:
         """Forget an object that is deleted or terminating, unless another one of its name was created since.
 
@@ -202,6 +224,7 @@ class Controller:
     def forget(self, key: Key) -> None:
         """Drop everything known about an object."""
         self._queue.forget(key)
+        self._overwrites.forget(key)
         record = self._records.pop(key, None)
         if record is not None:
             self._stop_waiting(key, record)
@@ -288,6 +311,7 @@ class Controller:
     async def _process(self, item: Item[Key, ArtifactRepository]) -> None:
         """Reconcile one object and requeue it, whatever happens: a key that stays in flight would be lost."""
         started = self._clock.monotonic()
+        self._overwrites.begin(item.key)
         repository: ArtifactRepository | None = item.state
         requeue: Requeue = Retry(SLOW)
         try:
@@ -407,8 +431,11 @@ class Controller:
                 self._metrics.retries.inc()
                 if record is not None:
                     record.failures = failures
+        overwritten = self._overwrites.end(state)
         if repository is None and key not in self._queue:
             self.forget(key)
+        elif overwritten is not None:
+            self.correct(overwritten)
 
 
 def _ready_status(repository: ArtifactRepository) -> str:

@@ -163,7 +163,6 @@ class Logins:
 
 def _refused(error: AuthenticationFailed) -> LoginRefused:
     """Return the error of every request during the pause. It names no time, so that no status has to be updated."""
-    advice = f"{error.advice}; it is tried again when that changes, or within {_REFUSED.cap / 60:g} minutes"
     return LoginRefused(
-        error.operation, error.endpoint, error.cause, advice=advice, status=error.status, codes=error.codes
+        error.operation, error.endpoint, error.cause, advice=error.advice, status=error.status, codes=error.codes
     )

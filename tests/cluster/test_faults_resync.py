@@ -5,6 +5,7 @@ a repository has vanished from the registry  | made again; an event on the objec
 so has everything in the registry            | all of it is made again; events stay within their rate
 an object's deletion was missed              | forgotten: no request, no error, no memory
 somebody has edited a status                 | healed; conditions of others stay
+a status from a backup of another cluster    | replaced at once
 nothing                                      | one question an object and interval, spread out; nothing is written
 """
 
@@ -149,6 +150,22 @@ def test_an_edited_status_is_healed(objects: Objects, start_operator: StartOpera
         after = objects.wait(name, healed, tell=operator.log)
         assert condition(after, "Ready")["message"] == condition({"status": before[name]}, "Ready")["message"]
         assert condition(after, "Ready")["lastTransitionTime"] != EARLIER
+
+
+def test_restored_status_is_corrected_at_once(
+    objects: Objects, start_operator: StartOperator, audit: Audit, access_log: AccessLog
+) -> None:
+    """The Ready status of another cluster, from a backup, is replaced long before the resync, by one write."""
+    operator = start_operator()
+    objects.create("web")
+    truth = objects.wait_ready("web", tell=operator.log)["status"]
+    mark, asked = audit.mark(), access_log.mark()
+    uri = "registry.elsewhere.example:5000/artifacts/team/web"
+    objects.patch("web", {"status": {**truth, "uri": uri, "references": {"host": uri}}}, subresource="/status")
+    after = objects.wait("web", lambda o: o["status"] == truth, within=10, tell=operator.log)
+    assert is_ready(after)
+    assert audit.writes(mark) == [f"patch artifactrepositories/status {objects.namespace}/web"]
+    assert len([entry for entry in access_log.since(asked) if f"{objects.namespace}/web/" in entry]) == 1
 
 
 def test_foreign_conditions_and_fields_survive(objects: Objects, start_operator: StartOperator, audit: Audit) -> None:

@@ -90,7 +90,7 @@ class TestHtpasswd:
             with pytest.raises(AuthenticationFailed, match="401") as raised:
                 await registry.ensure_repository(name)
             assert raised.value.status == 401
-            assert f"check {tmp_path}/password; it is tried again" in str(raised.value.advice)
+            assert raised.value.advice == f"check {tmp_path}/password"
             basic(tmp_path)
             assert (await registry.ensure_repository(name)).created
 

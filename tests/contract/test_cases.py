@@ -37,7 +37,6 @@ BINDING: Final = "artifacts"
 FAILING: Final = frozenset(
     {
         "one-tag-fails-with-500",
-        "status-restored-from-another-cluster",
     }
 )
 """Cases that are known to fail."""

@@ -13,12 +13,22 @@ from controller.reconcile.workqueue import Priority
 class Target:
     """Records what the controller would be called with."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, overwritten: bool = False) -> None:
         self.calls: list[str] = []
+        self._overwritten = overwritten
 
     def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
         """Record it."""
         self.calls.append(f"{repository.key} {priority.name}")
+
+    def is_overwritten(self, repository: ArtifactRepository) -> bool:
+        """Return whether somebody else has written status."""
+        assert repository.is_handled
+        return self._overwritten
+
+    def correct(self, repository: ArtifactRepository) -> None:
+        """Record it."""
+        self.calls.append(f"{repository.key} corrected")
 
     def deleted(self, repository: ArtifactRepository) -> None:
         """Record it."""
@@ -50,6 +60,14 @@ async def test_events(type_: Any, observed: int, deleting: bool, expected: list[
     """Create, update, resume and delete each enqueue or forget the object once; other events do nothing."""
     target = Target()
     await deliver({"type": type_, "object": body(observed, deleting=deleting)}, target, {})
+    assert target.calls == expected
+
+
+@pytest.mark.parametrize(("type_", "expected"), [("ADDED", []), ("MODIFIED", ["ns/web corrected"])])
+async def test_status_of_somebody_else(type_: str, expected: list[str]) -> None:
+    """A change of status that is not the operator's leads to a correction."""
+    target = Target(overwritten=True)
+    await deliver({"type": type_, "object": body(2, deleting=False)}, target, {})
     assert target.calls == expected
 
 

@@ -13,6 +13,7 @@ from controller.config import Timings
 from controller.errors import (
     AccessDenied,
     AuthenticationFailed,
+    LoginRefused,
     NameRefused,
     ProtocolViolation,
     PushFailed,
@@ -67,6 +68,10 @@ ERRORS = [
         AuthenticationFailed(
             LOOK_UP, HTTP, "401 Unauthorized", advice="check /etc/registries/artifacts/password", status=401
         ),
+        Reason.AUTHENTICATION_FAILED,
+    ),
+    (
+        LoginRefused("log in", HTTP, "401 Unauthorized", advice="check /etc/registries/artifacts/password", status=401),
         Reason.AUTHENTICATION_FAILED,
     ),
     (

@@ -125,9 +125,10 @@ async def test_wrong_password_is_tried_once(client: Client) -> None:
     assert client.server.logins == 1
     assert {type(error) for error in errors} == {LoginRefused}
     assert len({str(error) for error in errors}) == 1
-    assert str(errors[0]).endswith("http://registry:5000: 401 Unauthorized")
-    advice = f"check {client.auth.files.paths[-1]}; it is tried again when that changes, or within 5 minutes"
-    assert {error.advice for error in errors if error} == {advice}
+    file = client.auth.files.paths[-1]
+    end = f"check {file}: the login is tried again when that changes, or after some minutes"
+    assert str(errors[0]).endswith(f"http://registry:5000: 401 Unauthorized; {end}")
+    assert {error.advice for error in errors if error} == {f"check {file}"}
 
 
 async def test_pause_grows(client: Client) -> None:
