@@ -7,7 +7,6 @@ no source has stays unknown: a wrong reference is worse than none.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -17,6 +16,7 @@ from controller.config import RegistryBinding
 from controller.errors import ConfigError, InvalidNameError
 from controller.flatyaml import NotText, read_flat_mapping
 from controller.names import MAX_REFERENCE, is_host, is_unspecified, reference_host
+from controller.urls import is_loopback
 
 HOSTING_NAMESPACE: Final = "kube-public"
 HOSTING_NAME: Final = "local-registry-hosting"
@@ -148,7 +148,7 @@ def resolve_addresses(binding: RegistryBinding, hosting: RegistryHosting | None)
     configured = binding.references
     advertised = hosting or RegistryHosting()
     called = urlsplit(binding.registry_url)
-    if _is_loopback(called.hostname or ""):
+    if is_loopback(called.hostname or ""):
         from_outside, from_pod = called.netloc, None
     else:
         from_outside, from_pod = None, called.netloc
@@ -171,12 +171,3 @@ def resolve_addresses(binding: RegistryBinding, hosting: RegistryHosting | None)
         container_runtime=written(runtime),
         cluster_network=written(pod),
     )
-
-
-def _is_loopback(hostname: str) -> bool:
-    if hostname == "localhost" or hostname.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(hostname).is_loopback
-    except ValueError:
-        return False

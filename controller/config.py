@@ -18,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     field_validator,
     model_validator,
 )
@@ -31,11 +32,11 @@ from controller.names import (
     MAX_REPOSITORY_NAME,
     is_host,
     is_nested,
-    is_unspecified,
     is_within_namespace,
     validate_repository_name,
     validate_template,
 )
+from controller.urls import Proxy, check_specified, is_near, normalise_registry_url
 
 MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 """Longest ``pathPrefix`` in characters: every valid ``repositoryName`` then fits the strictest registry."""
@@ -44,15 +45,8 @@ MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 def _check_host(value: str) -> str:
     if not is_host(value):
         raise ValueError(f"{value!r} is not a host: write host or host:port (1 to 65535), without scheme and path")
-    _check_specified(value)
+    check_specified(value)
     return value
-
-
-def _check_specified(netloc: str) -> None:
-    if is_unspecified(netloc):
-        raise ValueError(
-            f"a server listens on {netloc!r}, but clients need its address: write for example localhost:5001"
-        )
 
 
 Host = Annotated[str, AfterValidator(_check_host)]
@@ -67,39 +61,6 @@ def _check_file(value: Path) -> Path:
 
 File = Annotated[Path, AfterValidator(_check_file)]
 """Path of a file."""
-
-
-def normalise_registry_url(value: str) -> str:
-    """Return a registry's base URL as ``scheme://host[:port]``.
-
-    A bare ``host:port`` gets ``http://``; a trailing slash is removed.
-
-    Args:
-        value: The value in the configuration.
-
-    Raises:
-        ValueError: The value is empty or not a usable URL; the message says what to write.
-    """
-    text = value.strip()
-    if not text:
-        raise ValueError("must not be empty: write for example http://kind-registry:5000")
-    if "://" not in text:
-        text = f"http://{text}"
-    try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018 - raises for a port that is out of range
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a URL: {error}") from error
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"scheme '{parts.scheme}' is not supported: use http:// or https://")
-    if "@" in parts.netloc:
-        raise ValueError("must not carry a user or password: name the files of a Secret in credentials")
-    if parts.query or parts.fragment or parts.path not in ("", "/"):
-        raise ValueError("must end after host and port: use pathPrefix for a path")
-    if not is_host(parts.netloc):
-        raise ValueError(f"{value!r} has no usable host or port: write for example http://kind-registry:5000")
-    _check_specified(parts.netloc)
-    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _authority(url: str) -> str:
@@ -191,7 +152,20 @@ class RegistryBinding(_Model):
     """A registry. Objects refer to it by its binding name."""
 
     service: Literal["local"] = Field("local", description="Kind of registry; only `local` is supported.")
-    registry_url: str = Field(description="Base URL that the operator connects to.")
+    registry_url: str = Field(
+        description="Base URL that the operator connects to. Without a scheme: `http://` for a loopback address or a "
+        "host of one word, `https://` for any other host."
+    )
+    proxy: SecretStr | None = Field(
+        None,
+        description="URL of an HTTP proxy for all requests to this registry and its token service: "
+        "`http://[USER:PASSWORD@]HOST:PORT`, or `https://`. `HTTPS_PROXY` does not apply to registries.",
+    )
+    allow_plain_http: bool = Field(
+        False,
+        description="Send `credentials` over `http://` to a host that is neither loopback nor one word, although "
+        "anybody on the way can read them.",
+    )
     path_prefix: str | None = Field(
         None, description="First part of the path of every repository. Default: the binding's name; `''`: no prefix."
     )
@@ -210,6 +184,13 @@ class RegistryBinding(_Model):
     @classmethod
     def _check_url(cls, value: str) -> str:
         return normalise_registry_url(value)
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            Proxy.parse(value.get_secret_value())
+        return value
 
     @field_validator("path_prefix")
     @classmethod
@@ -239,7 +220,29 @@ class RegistryBinding(_Model):
             )
         if self.tls is not None and not self.registry_url.startswith("https://"):
             raise ValueError("tls requires a registryUrl that starts with https://")
+        is_unverified = self.tls is not None and self.tls.insecure_skip_verify
+        if is_unverified and self.http_proxy is not None and self.http_proxy.url.startswith("https://"):
+            raise ValueError("an https:// proxy would not be verified with insecureSkipVerify: use tls.caFile")
         return self
+
+    @model_validator(mode="after")
+    def _check_plain_http(self) -> Self:
+        if self.credentials is None or self.allow_plain_http:
+            return self
+        for url in (self.registry_url, *self.credentials.token_realms):
+            receivers = (url, self.http_proxy.url) if self.http_proxy else (url,)
+            far = [parts for parts in map(urlsplit, receivers) if not is_near(parts.hostname or "")]
+            if url.startswith("http://") and far:
+                raise ValueError(
+                    f"credentials would be sent to {far[0].netloc} unencrypted: use https:// in registryUrl and "
+                    "tokenRealms, or set allowPlainHttp: true"
+                )
+        return self
+
+    @property
+    def http_proxy(self) -> Proxy | None:
+        """The proxy for requests to the registry; None for none."""
+        return None if self.proxy is None else Proxy.parse(self.proxy.get_secret_value())
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -76,6 +76,12 @@ def read_yaml(text: str) -> Any:
             return loader.get_single_data()
         finally:
             loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        # Not its str, and not chained: both contain the line, which may contain a password.
+        mark = error.problem_mark or error.context_mark
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = ": ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"not valid YAML: {problem}{where}") from None
     except Exception as error:
         # PyYAML also raises built-in errors: for an invalid date, a wrong tag, deeply nested brackets.
         raise ConfigError(f"not valid YAML: {error}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from controller.cli import main as command_line
@@ -46,6 +46,7 @@ _TYPES: Final[Mapping[Any, str]] = {
     str: "string",
     bool: "true or false",
     Path: "path",
+    SecretStr: "string",
     timedelta: "duration",
     dict: "mapping, see below",
 }

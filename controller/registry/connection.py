@@ -31,7 +31,7 @@ from controller.errors import ProtocolViolation
 from controller.names import RepositoryPath
 from controller.registry.auth import Authenticator, Scopes
 from controller.registry.compression import GZIP, decompress
-from controller.registry.diagnosis import LIBRARY_ERRORS, diagnose
+from controller.registry.diagnosis import LIBRARY_ERRORS, diagnose, refused_by_proxy
 from controller.registry.endpoint import Endpoint
 from controller.registry.responses import Response, error_for, resolve
 from controller.registry.tls import Trust
@@ -132,8 +132,9 @@ class Connection:
         self._before_request = before_request
         self._on_request = on_request
         self._large_bodies = asyncio.Semaphore(MAX_LARGE_BODIES)
+        self._proxy = binding.http_proxy
         self._trust = Trust(binding_name, binding.tls)
-        self._transport = transport or NetworkTransport(self._context, timeouts)
+        self._transport = transport or NetworkTransport(self._context, timeouts, proxy=self._proxy)
         self._auth = Authenticator(
             self.endpoint, binding.credentials, self._request_token, prefix=binding.prefix(binding_name)
         )
@@ -214,16 +215,20 @@ class Connection:
             async with asyncio.timeout(self._timeouts.total):
                 response = await self._receive(request, authorization)
             code = str(response.status)
-        except aiohttp.ClientResponseError:
+        except aiohttp.ClientResponseError as error:
             # Not chained: its repr contains the request's headers, including the credentials.
+            if self._proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
+                raise refused_by_proxy(self._proxy, error.status, request.operation, request.url) from None
             raise self._violation(request, "response is not HTTP") from None
         except LIBRARY_ERRORS as error:
-            found = diagnose(error, trust=self._trust, timeouts=self._timeouts)
+            found = diagnose(error, trust=self._trust, timeouts=self._timeouts, proxy=self._proxy)
             endpoint = str(Endpoint.of(request.url))
             raise found.error(request.operation, endpoint, found.cause, advice=found.advice) from error
         finally:
             if self._on_request is not None:
                 self._on_request(RequestRecord(request.method, code, time.perf_counter() - started))
+        if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and self._proxy is not None:
+            raise refused_by_proxy(self._proxy, response.status, request.operation, request.url)
         return response
 
     async def _receive(self, request: Request, authorization: str | None) -> Response:

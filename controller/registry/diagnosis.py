@@ -6,15 +6,18 @@ import errno
 import os
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
 import httpx
 
 from controller.errors import RegistryUnavailable, TLSVerificationFailed
+from controller.registry.endpoint import Endpoint
 from controller.registry.tls import Trust
 from controller.registry.transport import Timeouts
+from controller.urls import Proxy
 
 LIBRARY_ERRORS: Final = (
     httpx.HTTPError,
@@ -25,6 +28,9 @@ LIBRARY_ERRORS: Final = (
     ValueError,
 )
 """Exceptions that httpx, aiohttp and asyncio have been seen to raise."""
+
+PROXY_PAUSE: Final = 60.0
+"""Seconds before a proxy that rejects the login is contacted again: it may lock the account."""
 
 _CAUSES: Final = (
     (aiohttp.ClientConnectorDNSError, "host name not found"),
@@ -55,14 +61,20 @@ class Diagnosis:
     advice: str | None = None
 
 
-def diagnose(error: BaseException, *, trust: Trust, timeouts: Timeouts) -> Diagnosis:
+def diagnose(error: BaseException, *, trust: Trust, timeouts: Timeouts, proxy: Proxy | None) -> Diagnosis:
     """Return what an exception stands for.
 
     Args:
         error: One of ``LIBRARY_ERRORS``.
         trust: The trust settings of the connection.
         timeouts: The timeouts of the connection.
+        proxy: The proxy of the connection, which may have caused it as well as the registry.
     """
+    found = _diagnose(error, trust, timeouts)
+    return replace(found, cause=f"{found.cause} (through proxy {proxy.url})") if proxy else found
+
+
+def _diagnose(error: BaseException, trust: Trust, timeouts: Timeouts) -> Diagnosis:
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError) and not isinstance(link, aiohttp.ClientError):
@@ -71,6 +83,22 @@ def diagnose(error: BaseException, *, trust: Trust, timeouts: Timeouts) -> Diagn
         if found := _diagnose_link(link, timeouts):
             return found
     return Diagnosis(RegistryUnavailable, "connection closed early")
+
+
+def refused_by_proxy(proxy: Proxy, status: int, operation: str, url: str) -> RegistryUnavailable:
+    """Return the error for a proxy that does not connect to the registry.
+
+    Args:
+        proxy: The proxy.
+        status: The status of its response.
+        operation: What was attempted, to follow "cannot".
+        url: The URL on the registry.
+    """
+    cause, advice, pause = f"proxy {proxy.url} responds {status}", "allow the registry there, or check proxy", None
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        problem = "requires a login" if proxy.authorization is None else "rejects the login"
+        cause, advice, pause = f"proxy {proxy.url} {problem} (407)", "check user and password in proxy", PROXY_PAUSE
+    return RegistryUnavailable(operation, str(Endpoint.of(url)), cause, advice=advice, retry_after=pause)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,6 +10,8 @@ from typing import Final
 import aiohttp
 import httpx
 
+from controller.urls import Proxy
+
 Transport = httpx.AsyncBaseTransport
 """The interface between the client and the network; the fake registry of the tests implements it."""
 
@@ -49,10 +51,17 @@ class NetworkTransport(httpx.AsyncBaseTransport):
     Args:
         trust: Returns the context of TLS connections to a server, given its origin.
         timeouts: Timeouts of each request.
+        proxy: The proxy for all requests; None for none.
     """
 
-    def __init__(self, trust: Callable[[str], ssl.SSLContext], timeouts: Timeouts) -> None:
+    def __init__(
+        self, trust: Callable[[str], ssl.SSLContext], timeouts: Timeouts, *, proxy: Proxy | None = None
+    ) -> None:
         self._trust = trust
+        self._proxy = proxy
+        login = proxy.authorization if proxy else None
+        # Headers and not aiohttp's proxy_auth, which is part of the repr of its errors.
+        self._proxy_headers = {} if login is None else {"Proxy-Authorization": login}
         self._timeout = aiohttp.ClientTimeout(
             connect=timeouts.pool, sock_connect=timeouts.connect, sock_read=timeouts.read
         )
@@ -62,14 +71,19 @@ class NetworkTransport(httpx.AsyncBaseTransport):
         """Send a request, which must have a ``target`` extension; return once the response's headers are complete."""
         if self._session is None:
             self._session = self._open_session()
+        headers, is_https = request.headers, request.url.scheme == "https"
+        if self._proxy_headers and not is_https:
+            headers = httpx.Headers([*headers.raw, *httpx.Headers(self._proxy_headers).raw])
         response = await self._session.request(
             request.method,
             _address(request),
-            headers=request.headers,
+            headers=headers,
+            proxy=self._proxy.url if self._proxy else None,
+            proxy_headers=self._proxy_headers if is_https else None,
             data=request.stream if isinstance(request.stream, OneShotStream) else request.content or None,
             allow_redirects=False,
             timeout=self._timeout,
-            ssl=self._trust(_origin(request)) if request.url.scheme == "https" else True,
+            ssl=self._trust(_origin(request)) if is_https else True,
         )
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Incoming(response))
 

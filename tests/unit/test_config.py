@@ -10,10 +10,11 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from controller.config import RepositoryPolicy, Timings, field_names, normalise_registry_url
+from controller.config import RepositoryPolicy, Timings, field_names
 from controller.configfile import load_config, parse_binding, parse_config, read_yaml
 from controller.durations import format_duration, parse_duration
 from controller.errors import BindingConfigInvalid, ConfigError
+from controller.urls import normalise_registry_url
 
 MINIMAL = "defaultRegistry: a\nregistries: {a: {registryUrl: http://registry:5000}}\n"
 
@@ -151,6 +152,15 @@ def test_errors_name_the_path_of_the_field(text: str, complaint: str) -> None:
         ("https://Registry.Example", "https://registry.example"),
         ("http://[::1]:5000", "http://[::1]:5000"),
         (" r ", "http://r"),
+        ("kind-registry:5000", "http://kind-registry:5000"),
+        ("127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("[::1]:5000", "http://[::1]:5000"),
+        ("a.localhost", "http://a.localhost"),
+        ("registry.example.com", "https://registry.example.com"),
+        ("registry.team.svc:5000", "https://registry.team.svc:5000"),
+        ("10.0.0.5:5000", "https://10.0.0.5:5000"),
+        ("[fd00::1]:5000", "https://[fd00::1]:5000"),
+        ("http://registry.example.com", "http://registry.example.com"),
     ],
 )
 def test_registry_urls_are_normalised(url: str, normal: str) -> None:
@@ -163,6 +173,7 @@ def test_registry_urls_are_normalised(url: str, normal: str) -> None:
     [
         ("ftp://r", "scheme 'ftp' is not supported"),
         ("http://user:secret@r", "name the files of a Secret"),
+        ("http://user:/secret@r", "name the files of a Secret"),
         ("http://r/path", "use pathPrefix for a path"),
         ("http://r?x=1", "use pathPrefix for a path"),
         ("http://r:99999", "is not a URL"),
