@@ -11,7 +11,6 @@ from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
-from yarl import URL
 
 from controller.backoff import OPERATOR_BACKOFF
 from controller.kube.credentials import Credentials, read_credentials
@@ -47,7 +46,8 @@ class ClusterAccess:
         self._not_before = 0.0
         self._checked_at = 0.0
         self._proxy: str | None = None
-        self._origin = URL()
+        self._origin: object = None
+        """Scheme, host and port of the first request, which cannot follow a redirect."""
         self.server = ""
         """URL of the API server, once :meth:`open` has returned."""
         self.context: ssl.SSLContext | None = None
@@ -63,7 +63,6 @@ class ClusterAccess:
             if self._current is None:
                 credentials = await read_credentials(self._source, None)
                 self.server = credentials.server
-                self._origin = URL(self.server).origin()
                 self._proxy = proxy_for(
                     self.server, proxy_url=credentials.entry.cluster.proxy_url, environment=os.environ
                 )
@@ -119,7 +118,9 @@ class ClusterAccess:
 
     def _sign(self, request: ClientRequest, credentials: Credentials, *, instead_of: Credentials | None = None) -> None:
         """Add credentials to a request, unless it follows a redirect to another server."""
-        if request.url.origin() != self._origin:
+        origin = request.url.origin()
+        self._origin = self._origin or origin
+        if origin != self._origin:
             return
         for name, _ in instead_of.headers if instead_of else ():
             request.headers.popall(name, None)
