@@ -15,6 +15,8 @@ from typing import Any, Final
 from pythonjsonlogger.core import LogData
 from pythonjsonlogger.json import JsonFormatter
 
+from controller.redaction import redact
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 _FIELDS: Final = "fields"
@@ -58,6 +60,9 @@ class _TextFormatter(logging.Formatter):
         record.message = _escaped(f"{record.message}{fields}")
         return super().formatMessage(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the base class's name
         lines = super().formatException(ei).splitlines()
         return "\n".join(f"    {_escaped(line)}" for line in lines)
@@ -73,7 +78,8 @@ class _JsonFormatter(JsonFormatter):
     def process_log_record(self, log_data: LogData) -> LogData:
         """Replace the attribute of the record by the fields themselves."""
         log_data.update(log_data.pop(_FIELDS, {}))
-        return super().process_log_record(log_data)
+        redacted = {name: redact(value) if isinstance(value, str) else value for name, value in log_data.items()}
+        return super().process_log_record(redacted)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from controller import redaction
 from devcluster.cluster import DevCluster, Kubernetes, cluster_tools
 from devcluster.errors import ToolUnavailable
 from devcluster.node.node import Node
@@ -42,6 +43,13 @@ def pytest_configure() -> None:
     what they get, and the garbage collector's warning about it fails a test that has nothing to do with it.
     """
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def no_secrets() -> Iterator[None]:
+    """Forget the secrets of a test: in texts of another one, they may be usual words."""
+    yield
+    redaction._secrets.clear()
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ async def test_events(type_: Any, observed: int, deleting: bool, expected: list[
     assert target.calls == expected
 
 
-@pytest.mark.parametrize(("type_", "expected"), [("ADDED", []), ("MODIFIED", ["ns/web corrected"])])
+@pytest.mark.parametrize(("type_", "expected"), [("ADDED", ["ns/web LOW"]), ("MODIFIED", ["ns/web corrected"])])
 async def test_status_of_somebody_else(type_: str, expected: list[str]) -> None:
     """A change of status that is not the operator's leads to a correction."""
     target = Target(overwritten=True)

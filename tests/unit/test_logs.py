@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from controller.logs import LogFormat, Throttled, configure_logging, with_fields
+from controller.redaction import remember
 
 FORGED = "a\n2026-01-01 ERROR forged\r\x1b[31m\u2028\u202ex"
 
@@ -89,6 +90,7 @@ def test_warnings_are_entries(capsys: pytest.CaptureFixture[str]) -> None:
 _UNCAUGHT = """
 import asyncio, gc
 from controller.logs import LogFormat, configure_logging
+from controller.redaction import remember
 
 class Broken:
     def __del__(self):
@@ -162,3 +164,15 @@ def test_kopf_does_not_flood_the_log(capsys: pytest.CaptureFixture[str]) -> None
     written = capsys.readouterr().err
     assert written.count("Request attempt") == 1
     assert written.count("entry") == 100
+
+
+@pytest.mark.parametrize("format_", list(LogFormat))
+def test_secrets_are_not_logged(format_: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    """A known secret is redacted in messages and traces of both formats, whoever logs it."""
+    remember("s3cret-token")
+    configure_logging("info", format_)
+    error = ValueError("bad header 's3cret-token'")
+    logging.getLogger("library").error("sent %s", "s3cret-token", exc_info=error)
+    told = capsys.readouterr().err
+    assert "s3cret-token" not in told
+    assert told.count("[redacted]") >= 2
