@@ -424,9 +424,9 @@ class Controller:
                 if record is not None:
                     record.waiting_for = registry
                     self._recovery.add(key, registry)
-            case Retry(backoff, latest):
+            case Retry(backoff, latest, earliest):
                 failures = 1 if record is None else record.failures + 1
-                delay = backoff.delay(failures, self._rng)
+                delay = max(backoff.delay(failures, self._rng), earliest)
                 self._queue.requeue(key, state, delay if latest is None else min(delay, latest + _MARGIN), now=now)
                 self._metrics.retries.inc()
                 if record is not None:

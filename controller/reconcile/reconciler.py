@@ -22,8 +22,8 @@ from controller.api.status import (
 from controller.api.target import Refusal, Target, resolve_target
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.backoff import Backoff
-from controller.errors import InvalidNameError, KubernetesError, RegistryError
-from controller.reconcile.breaker import BreakerState, CircuitOpen, Outage
+from controller.errors import InvalidNameError, KubernetesError, RegistryError, RegistryUnavailable
+from controller.reconcile.breaker import BreakerState, CircuitOpen, Outage, retry_after
 from controller.reconcile.explanations import explain
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
 from controller.reconcile.objectlog import log_recreation, log_write
@@ -64,10 +64,12 @@ class Retry:
     Args:
         backoff: The backoff.
         latest: The longest delay, in seconds, where the passing of time changes the status then; None for no limit.
+        earliest: The shortest delay, in seconds, as the registry asked.
     """
 
     backoff: Backoff
     latest: float | None = None
+    earliest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class Reconciler:
         known = _known_origin(repository, target)
         ensure = functools.partial(registry.client.ensure, target.path, known_origin=known)
         try:
-            ensured = await registry.breaker.call(ensure, may_push=known is None)
+            ensured = await registry.breaker.call(repository.key, ensure, may_push=known is None)
         except CircuitOpen as rejected:
             # As if the object's own request had failed since the outage began.
             outage = timedelta(seconds=self._clock.monotonic() - rejected.since)
@@ -248,14 +250,18 @@ class Reconciler:
         self, target: Target, registry: ManagedRegistry, error: RegistryError, failing_for: timedelta
     ) -> _Attempt:
         requeue: Requeue = Retry(SLOW)
+        explanation, detail = explain(error), ""
         if isinstance(error, Outage):
-            is_closed = registry.breaker.state is BreakerState.CLOSED
-            requeue = Retry(QUICK) if is_closed else WhenAvailable(registry.name)
-        explanation = explain(error)
+            if registry.breaker.state is BreakerState.CLOSED:
+                requeue = Retry(QUICK, earliest=retry_after(error))
+                if isinstance(error, RegistryUnavailable) and error.status is not None:
+                    detail = f"{target.path}: "  # perhaps the only one that fails
+            else:
+                requeue = WhenAvailable(registry.name)
         outcome = Failed(
             explanation.reason,
             explanation.subject,
-            explanation.detail,
+            f"{detail}{explanation.detail}",
             target.registry,
             target.repository_name,
             failing_for,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from math import inf
@@ -63,6 +63,8 @@ class Recovery:
         self._registries = registries
         self._clock = clock
         self._waiting: dict[str, dict[Key, None]] = {}
+        self._tried: dict[str, dict[str, None]] = {}
+        """The namespaces whose objects were tried, by registry, the last one at the end."""
         self._probers: dict[str, asyncio.Task[bool]] = {}
         self._probed: dict[str, ManagedRegistry] = {}
         """The registry of each prober."""
@@ -165,7 +167,8 @@ class Recovery:
             case BreakerState.OPEN:
                 await self._probe(registry)
             case BreakerState.HALF_OPEN if waiting:
-                self._release(next(iter(waiting)))  # it keeps waiting until it is reconciled
+                if not registry.breaker.is_trying:
+                    self._release(self._next_trial(registry.name, waiting))  # it keeps waiting until it is reconciled
                 await asyncio.sleep(_TRIAL_INTERVAL)
             case BreakerState.HALF_OPEN:
                 registry.breaker.close()
@@ -175,6 +178,15 @@ class Recovery:
             case BreakerState.CLOSED:
                 return True
         return False
+
+    def _next_trial(self, registry: str, waiting: Mapping[Key, None]) -> Key:
+        """Return the object to try: of another namespace than the last ones, which may have bad repositories only."""
+        tried = self._tried.setdefault(registry, {})
+        order = {namespace: number for number, namespace in enumerate(tried)}
+        key = min(waiting, key=lambda key: order.get(key.namespace, -1))
+        tried.pop(key.namespace, None)
+        tried[key.namespace] = None
+        return key
 
     def _release_some(self, waiting: dict[Key, None], number: int) -> None:
         for key in list(islice(waiting, number)):

@@ -146,8 +146,9 @@ class RegistryPool:
 
     def _new(self, name: str, binding: RegistryBinding, config: OperatorConfig) -> ManagedRegistry:
         interval = config.timings.probe_interval.total_seconds()
-        breaker = CircuitBreaker(probe_interval=interval, clock=self._clock, rng=self._rng)
-        return ManagedRegistry(name, binding, self._connect(name, binding), breaker, resolve_addresses(binding, None))
+        client = self._connect(name, binding)
+        breaker = CircuitBreaker(probe_interval=interval, ping=client.ping, clock=self._clock, rng=self._rng)
+        return ManagedRegistry(name, binding, client, breaker, resolve_addresses(binding, None))
 
     def _addresses(self, registry: ManagedRegistry, config: OperatorConfig) -> RegistryAddresses:
         is_advertised = registry.name == config.default_registry

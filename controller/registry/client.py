@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from controller.config import RegistryBinding
-from controller.errors import ProtocolViolation, RegistryError
+from controller.errors import ProtocolViolation, RegistryError, ResourceNotFound
 from controller.names import RepositoryPath, validate_reference
 from controller.registry.connection import Connection, Request, RequestObserver, pull, push
 from controller.registry.marker import MANIFEST_MEDIA_TYPE
@@ -55,9 +55,10 @@ _HEAD_REFUSED: Final = frozenset(
         HTTPStatus.NOT_ACCEPTABLE,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         HTTPStatus.NOT_IMPLEMENTED,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
     }
 )
-"""Statuses with which registries and their proxies refuse HEAD, although GET works."""
+"""Statuses with which registries and their proxies refuse HEAD, although GET works; or whose cause a GET states."""
 _MANIFEST_STORED: Final = (HTTPStatus.CREATED, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
 _CUT_TAGS = re.compile(r'"tags"\s*:\s*\[((?:\s*"[^"\\]*"\s*,)*)')
 _TAG_IN_LIST = re.compile(r'"([^"]*)"')
@@ -211,7 +212,12 @@ class RegistryClient:
         except RegistryError as error:
             if error.status not in _HEAD_REFUSED:
                 raise
-            manifest = await self.get_manifest(path, reference)
+            try:
+                manifest = await self.get_manifest(path, reference)
+            except ResourceNotFound:
+                if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise error from None  # a registry that fails says nothing for certain
+                raise
             return ManifestHead(manifest.media_type, manifest.digest)
         media_type = self._media_type(request, response)
         return ManifestHead(media_type or None, response.headers.get("docker-content-digest") or None)

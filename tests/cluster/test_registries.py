@@ -10,6 +10,7 @@ two path levels only                         | NameNotSupported; Ready by anothe
 repositoryPolicy Namespaced                  | PolicyViolation, Stalled, no request
 a name that nobody configured                | UnknownRegistry, naming those that there are
 pathPrefix ""                                | what lies at the root is adopted untouched
+a damaged repository                         | Unknown, naming its path; others are served as ever
 """
 
 from collections.abc import Callable, Iterator
@@ -19,11 +20,14 @@ from typing import Any
 
 import pytest
 
+from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION
+from controller.reconcile.breaker import FAILURES_TO_OPEN
 from devcluster.certificates import CertificateAuthority
 from devcluster.cluster import DevCluster
 from devcluster.registries import Registry, RegistryKind, start_registry
 from tests.cluster.conftest import StartOperator
-from tests.cluster.harness import Object, Objects, condition, ready
+from tests.cluster.eventually import eventually
+from tests.cluster.harness import Object, Objects, condition, is_ready, ready
 from tests.cluster.test_lifecycle import fetch, put_image
 from tests.contract.test_authentication import HTPASSWD, PASSWORD, basic
 
@@ -155,3 +159,28 @@ def test_the_root_of_a_registry(cluster: DevCluster, objects: Objects, start_ope
     assert status["origin"] == "Adopted"
     assert status["uri"] == f"{cluster.registry_url.removeprefix('http://')}/{name}"
     assert fetch(cluster.registry_url, name, "manifests/latest").content == pushed
+
+
+def test_a_damaged_repository(start: StartRegistry, objects: Objects, start_operator: StartOperator) -> None:
+    """An empty link file (power cut, full disk): 500 for one repository is no outage, and delays no other object."""
+    registry = start()
+    config = {**only("artifacts", {"registryUrl": registry.url}), "timings": {"unavailableAfter": "1s"}}
+    operator = start_operator(config)
+    objects.create_many(["web", "api", "bad"])
+    objects.wait_all(is_ready, tell=operator.log)
+    (link,) = registry.storage.glob("**/bad/_manifests/tags/latest/current/link")
+    digest = link.read_text()
+    link.write_text("")
+    objects.patch("bad", {"metadata": {"annotations": {REQUESTED_AT_ANNOTATION: "now"}}})
+    eventually(lambda: operator.metrics()["artifact_repository_retries_total"] >= FAILURES_TO_OPEN + 1, within=30)
+    for number in range(3):
+        objects.create(f"new-{number}")
+        objects.wait_ready(f"new-{number}", within=2, tell=operator.log)
+    seen = objects.get("bad")
+    path = seen["status"]["uri"].partition("/")[2]
+    assert ready(seen) == ("Unknown", "RegistryUnavailable")
+    assert message(seen).startswith(f"{registry.url}: {path}: 500 ")
+    assert operator.metrics()['artifact_repository_registry_up{registry="artifacts"}'] == 1
+    assert "is unavailable" not in operator.log()
+    link.write_text(digest)
+    objects.wait_ready("bad", within=70, tell=operator.log)

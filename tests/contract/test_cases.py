@@ -6,7 +6,7 @@ import json
 import re
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 import yaml
@@ -34,20 +34,8 @@ FILES: Final = sorted(DIRECTORY.glob("*.yaml"))
 ROOT: Final = DIRECTORY.parents[2]
 BINDING: Final = "artifacts"
 
-FAILING: Final = frozenset(
-    {
-        "one-tag-fails-with-500",
-    }
-)
-"""Cases that are known to fail."""
 
-
-def _parameter(path: Path) -> Any:
-    marks = [pytest.mark.xfail(strict=True)] if path.stem in FAILING else []
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
-@pytest.mark.parametrize("path", [_parameter(path) for path in FILES])
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in FILES])
 async def test_case(path: Path, tmp_path: Path) -> None:
     """What the case expects is what happens."""
     match load_case(path):

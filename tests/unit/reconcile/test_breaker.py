@@ -5,12 +5,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from controller.api.v1alpha1 import Key
 from controller.errors import AccessDenied, LeadershipLost, LoginRefused, PushFailed, RegistryUnavailable
-from controller.reconcile.breaker import FAILURES_TO_OPEN, BreakerState, CircuitBreaker, CircuitOpen
+from controller.reconcile.breaker import FAILURES_TO_OPEN, BreakerState, CircuitBreaker, CircuitOpen, retry_after
 from controller.reconcile.interfaces import SystemClock
 from controller.registry.protocol import Ensured, Origin
 
+ONE, TWO, OTHER = Key("team-a", "one"), Key("team-a", "two"), Key("team-b", "one")
+OBJECTS = (ONE, TWO, OTHER)
 REGISTRY = "http://registry:5000"
+DAMAGED = RegistryUnavailable("look up latest of a/b", REGISTRY, "500 Internal Server Error", status=500)
 DOWN = RegistryUnavailable("ping the registry", REGISTRY, "connection refused")
 FULL_DISK = PushFailed("push latest", REGISTRY, "507 Insufficient Storage", status=507)
 
@@ -32,10 +36,30 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+class Registry:
+    """Counts the pings of a registry, and answers them as the test says."""
+
+    def __init__(self) -> None:
+        self.pings = 0
+        self.error: Exception | None = None
+
+    async def ping(self) -> None:
+        """Answer a ping."""
+        self.pings += 1
+        if self.error is not None:
+            raise self.error
+
+
 @pytest.fixture
-def breaker(clock: ManualClock) -> CircuitBreaker:
+def registry() -> Registry:
+    """Return the breaker's registry."""
+    return Registry()
+
+
+@pytest.fixture
+def breaker(clock: ManualClock, registry: Registry) -> CircuitBreaker:
     """Return a breaker that probes every five seconds on average."""
-    return CircuitBreaker(probe_interval=5, clock=clock, rng=random.Random(1))
+    return CircuitBreaker(probe_interval=5, ping=registry.ping, clock=clock, rng=random.Random(1))
 
 
 def succeed(*, created: bool = True) -> Callable[[], Awaitable[Ensured]]:
@@ -58,8 +82,8 @@ def fail(error: BaseException) -> Callable[[], Awaitable[Ensured]]:
 
 def open_(breaker: CircuitBreaker) -> None:
     """Open a closed breaker."""
-    for _ in range(FAILURES_TO_OPEN):
-        breaker.record_failure(DOWN)
+    for key in OBJECTS:
+        breaker.record_failure(key, DOWN)
 
 
 def state(breaker: CircuitBreaker) -> BreakerState:
@@ -70,7 +94,7 @@ def state(breaker: CircuitBreaker) -> BreakerState:
 async def is_let_through(breaker: CircuitBreaker, *, may_push: bool = True) -> bool:
     """Tell whether a call is run; it ends in a way that says nothing about the registry."""
     try:
-        await breaker.call(fail(ZeroDivisionError()), may_push=may_push)
+        await breaker.call(ONE, fail(ZeroDivisionError()), may_push=may_push)
     except ZeroDivisionError:
         return True
     except CircuitOpen:
@@ -81,16 +105,16 @@ async def is_let_through(breaker: CircuitBreaker, *, may_push: bool = True) -> b
 async def test_consecutive_failures_open_it(breaker: CircuitBreaker) -> None:
     """One failure may be chance; a success in between starts the count anew."""
     for _ in range(10):
-        breaker.record_failure(DOWN)
-        breaker.record_failure(DOWN)
-        await breaker.call(succeed(), may_push=True)
+        breaker.record_failure(ONE, DOWN)
+        breaker.record_failure(ONE, DOWN)
+        await breaker.call(ONE, succeed(), may_push=True)
     assert state(breaker) is BreakerState.CLOSED
-    for _ in range(FAILURES_TO_OPEN):
+    for key in OBJECTS:
         with pytest.raises(RegistryUnavailable, match="refused"):
-            await breaker.call(fail(DOWN), may_push=True)
+            await breaker.call(key, fail(DOWN), may_push=True)
     assert state(breaker) is BreakerState.OPEN
     with pytest.raises(CircuitOpen, match="connection refused") as rejected:
-        await breaker.call(succeed(), may_push=True)
+        await breaker.call(ONE, succeed(), may_push=True)
     assert rejected.value.failure is DOWN
 
 
@@ -99,29 +123,29 @@ async def test_refused_login_opens_it(breaker: CircuitBreaker) -> None:
     refused = LoginRefused("log in", REGISTRY, "401 Unauthorized", status=401)
     for _ in range(FAILURES_TO_OPEN):
         with pytest.raises(LoginRefused):
-            await breaker.call(fail(refused), may_push=True)
+            await breaker.call(ONE, fail(refused), may_push=True)
     with pytest.raises(CircuitOpen):
-        await breaker.call(succeed(), may_push=True)
+        await breaker.call(ONE, succeed(), may_push=True)
     breaker.probe_succeeded()
     with pytest.raises(LoginRefused):
-        await breaker.call(fail(refused), may_push=True)
+        await breaker.call(ONE, fail(refused), may_push=True)
     assert state(breaker) is BreakerState.OPEN
 
 
 async def test_the_outage_starts_with_the_first_failure(breaker: CircuitBreaker, clock: ManualClock) -> None:
     """It goes on through a trial that fails, and ends with one that succeeds."""
     clock.time = 3
-    breaker.record_failure(DOWN)
+    breaker.record_failure(ONE, DOWN)
     clock.time = 4
     open_(breaker)
     breaker.probe_succeeded()
     clock.time = 9
     with pytest.raises(RegistryUnavailable):
-        await breaker.call(fail(DOWN), may_push=True)
+        await breaker.call(ONE, fail(DOWN), may_push=True)
     assert state(breaker) is BreakerState.OPEN
     assert breaker.failing_since == 3
     breaker.probe_succeeded()
-    await breaker.call(succeed(), may_push=True)
+    await breaker.call(ONE, succeed(), may_push=True)
     assert breaker.failing_since is None
 
 
@@ -149,7 +173,7 @@ async def test_one_trial_at_a_time_while_half_open(breaker: CircuitBreaker) -> N
         others.extend([await is_let_through(breaker), await is_let_through(breaker, may_push=False)])
         return await succeed()()
 
-    await breaker.call(trial, may_push=True)
+    await breaker.call(ONE, trial, may_push=True)
     assert others == [False, False]
     assert state(breaker) is BreakerState.CLOSED
     assert await is_let_through(breaker)
@@ -164,9 +188,9 @@ async def test_a_trial_that_ends_unexpectedly_makes_room_for_another(
     open_(breaker)
     breaker.probe_succeeded()
     with pytest.raises(type(error)):
-        await breaker.call(fail(error), may_push=may_push)
+        await breaker.call(ONE, fail(error), may_push=may_push)
     assert state(breaker) is BreakerState.HALF_OPEN
-    await breaker.call(succeed(), may_push=True)
+    await breaker.call(ONE, succeed(), may_push=True)
     assert state(breaker) is BreakerState.CLOSED
 
 
@@ -175,15 +199,17 @@ async def test_an_answer_closes_it(breaker: CircuitBreaker) -> None:
     open_(breaker)
     breaker.probe_succeeded()
     with pytest.raises(AccessDenied):
-        await breaker.call(fail(AccessDenied("push latest", REGISTRY, "403 Forbidden", status=403)), may_push=True)
+        await breaker.call(ONE, fail(AccessDenied("push latest", REGISTRY, "403 Forbidden", status=403)), may_push=True)
     assert state(breaker) is BreakerState.CLOSED
 
 
-def test_retry_after_is_obeyed(breaker: CircuitBreaker, clock: ManualClock) -> None:
-    """A registry that says when to come back is not probed before."""
-    breaker.record_failure(
-        RegistryUnavailable("ping the registry", REGISTRY, "429 Too Many Requests", status=429, retry_after=30)
-    )
+async def test_retry_after_is_obeyed(breaker: CircuitBreaker, clock: ManualClock, registry: Registry) -> None:
+    """A registry that says when to come back, to a ping as well, is not probed before."""
+    await breaker.call(OTHER, succeed(), may_push=True)
+    limited = RegistryUnavailable("look up x", REGISTRY, "429 Too Many Requests", status=429, retry_after=30)
+    registry.error = limited
+    with pytest.raises(RegistryUnavailable):
+        await breaker.call(ONE, fail(limited), may_push=True)
     assert breaker.next_probe == 30
     clock.time = 50
     breaker.probe_failed(RegistryUnavailable("ping the registry", REGISTRY, "429 Too Many Requests", retry_after=60))
@@ -194,8 +220,121 @@ def test_a_late_failure_can_ask_for_more_patience(breaker: CircuitBreaker, clock
     """Of several calls in progress the longest Retry-After counts."""
     open_(breaker)
     clock.time = 1
-    breaker.record_failure(RegistryUnavailable("ping the registry", REGISTRY, "429 Too Many Requests", retry_after=60))
+    limited = RegistryUnavailable("ping the registry", REGISTRY, "429 Too Many Requests", retry_after=60)
+    breaker.record_failure(ONE, limited)
     assert breaker.next_probe == 61
+
+
+async def repeat_failures(breaker: CircuitBreaker, clock: ManualClock, keys: list[Key], error: Exception) -> None:
+    """Have calls fail, one a second."""
+    for key in keys:
+        clock.time += 1
+        with pytest.raises(type(error)):
+            await breaker.call(key, fail(error), may_push=False)
+
+
+TENANT = [Key("team-a", f"bad-{number}") for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    "failing", [[ONE] * 100, [ONE, TWO] * 50, TENANT, [ONE, ONE, OTHER] * 20], ids=["one", "two", "tenant", "each"]
+)
+async def test_bad_repositories_do_not_open_it(
+    breaker: CircuitBreaker, clock: ManualClock, registry: Registry, failing: list[Key]
+) -> None:
+    """Failures of a few objects, or of one namespace among several, leave it closed while the registry responds."""
+    for key in OBJECTS:
+        await breaker.call(key, succeed(), may_push=True)
+    for key in failing:
+        await repeat_failures(breaker, clock, [key], DAMAGED)
+        assert state(breaker) is BreakerState.CLOSED
+    assert 0 < registry.pings <= 20  # at most one per probe interval
+    registry.error = DOWN
+    with pytest.raises(CircuitOpen, match="refused"):
+        await repeat_failures(breaker, clock, failing, DAMAGED)
+    assert state(breaker) is BreakerState.OPEN
+
+
+async def test_failures_of_several_namespaces_open_it(
+    breaker: CircuitBreaker, clock: ManualClock, registry: Registry
+) -> None:
+    """A registry may respond to a ping and fail every read."""
+    await repeat_failures(breaker, clock, [ONE, TWO, OTHER], DAMAGED)
+    assert state(breaker) is BreakerState.OPEN
+    assert registry.pings == 0
+
+
+async def test_failures_of_the_only_namespace_open_it(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """Where no other namespace uses the registry, none is affected."""
+    await repeat_failures(breaker, clock, TENANT[:3], DAMAGED)
+    assert state(breaker) is BreakerState.OPEN
+
+
+async def test_a_lonely_push_opens_it(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """While only pushes fail, one object is enough if there is no other: nothing else is affected."""
+    await repeat_failures(breaker, clock, [ONE] * 3, FULL_DISK)
+    assert state(breaker) is BreakerState.OPEN
+
+
+async def test_one_429_concerns_one_object(breaker: CircuitBreaker, clock: ManualClock, registry: Registry) -> None:
+    """Before another namespace waits for a Retry-After, a ping confirms it, at most one per probe interval."""
+    limited = RegistryUnavailable("look up x", REGISTRY, "429 Too Many Requests", status=429, retry_after=300)
+    await breaker.call(OTHER, succeed(), may_push=True)
+    await repeat_failures(breaker, clock, [ONE, TWO] * 5, limited)
+    assert state(breaker) is BreakerState.CLOSED
+    assert registry.pings == 2
+    assert retry_after(limited) == 300
+
+
+async def test_a_ping_that_answers_ends_the_outage(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """When it opens later, the outage counts from then."""
+    await breaker.call(OTHER, succeed(), may_push=True)
+    await repeat_failures(breaker, clock, [ONE] * 3, DAMAGED)
+    assert breaker.failing_since is None
+    clock.time = 1000
+    open_(breaker)
+    assert breaker.failing_since == 1000
+
+
+async def test_a_ping_does_not_overrule_other_calls(clock: ManualClock) -> None:
+    """What happens while the ping is under way counts."""
+
+    async def ping() -> None:
+        open_(subject)
+
+    subject = CircuitBreaker(probe_interval=5, ping=ping, clock=clock, rng=random.Random(1))
+    await subject.call(OTHER, succeed(), may_push=True)
+    await repeat_failures(subject, clock, [ONE] * 3, DAMAGED)
+    assert state(subject) is BreakerState.OPEN
+
+
+async def test_an_unexpected_answer_to_the_ping_is_an_answer(
+    breaker: CircuitBreaker, clock: ManualClock, registry: Registry
+) -> None:
+    """The registry responds, so the failures are those of the repositories."""
+    await breaker.call(OTHER, succeed(), may_push=True)
+    registry.error = AccessDenied("ping the registry", REGISTRY, "403 Forbidden", status=403)
+    await repeat_failures(breaker, clock, [ONE] * 3, DAMAGED)
+    assert state(breaker) is BreakerState.CLOSED
+
+
+async def test_another_namespace_has_a_trial(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """A trial of a bad repository decides nothing alone; a second namespace or a third trial does."""
+    for key in OBJECTS:
+        await breaker.call(key, succeed(), may_push=True)
+    open_(breaker)
+    breaker.probe_succeeded()
+    await repeat_failures(breaker, clock, [ONE, TWO], DAMAGED)
+    assert state(breaker) is BreakerState.HALF_OPEN
+    await repeat_failures(breaker, clock, [ONE], DAMAGED)
+    assert state(breaker) is BreakerState.OPEN
+    breaker.probe_succeeded()
+    await repeat_failures(breaker, clock, [ONE, OTHER], DAMAGED)
+    assert state(breaker) is BreakerState.OPEN
+    breaker.probe_succeeded()
+    await repeat_failures(breaker, clock, [ONE], DAMAGED)
+    await breaker.call(OTHER, succeed(), may_push=True)
+    assert state(breaker) is BreakerState.CLOSED
 
 
 async def test_a_late_success_closes_it(breaker: CircuitBreaker) -> None:
@@ -205,7 +344,7 @@ async def test_a_late_success_closes_it(breaker: CircuitBreaker) -> None:
         open_(breaker)
         return await succeed()()
 
-    await breaker.call(operation, may_push=True)
+    await breaker.call(ONE, operation, may_push=True)
     assert state(breaker) is BreakerState.CLOSED
     breaker.probe_failed(DOWN)
     assert await is_let_through(breaker)
@@ -214,26 +353,26 @@ async def test_a_late_success_closes_it(breaker: CircuitBreaker) -> None:
 async def test_while_only_pushes_fail_verification_goes_on(breaker: CircuitBreaker) -> None:
     """Calls that verify are let through in every state, and neither close it nor make pushes look healthy."""
     for _ in range(FAILURES_TO_OPEN):
-        await breaker.call(succeed(created=False), may_push=False)
+        await breaker.call(ONE, succeed(created=False), may_push=False)
         with pytest.raises(PushFailed):
-            await breaker.call(fail(FULL_DISK), may_push=True)
+            await breaker.call(ONE, fail(FULL_DISK), may_push=True)
     assert state(breaker) is BreakerState.OPEN
     assert await is_let_through(breaker, may_push=False)
     assert not await is_let_through(breaker)
-    await breaker.call(succeed(created=False), may_push=False)
+    await breaker.call(ONE, succeed(created=False), may_push=False)
     assert state(breaker) is BreakerState.OPEN
     breaker.probe_succeeded()
-    await breaker.call(succeed(created=False), may_push=True)  # adopted: says nothing about pushes
+    await breaker.call(ONE, succeed(created=False), may_push=True)  # adopted: says nothing about pushes
     assert state(breaker) is BreakerState.HALF_OPEN
-    await breaker.call(succeed(), may_push=True)
+    await breaker.call(ONE, succeed(), may_push=True)
     assert state(breaker) is BreakerState.CLOSED
 
 
 async def test_when_reads_fail_too_the_outage_starts_then(breaker: CircuitBreaker, clock: ManualClock) -> None:
     """Ready objects are patient from then on, not from the first push that failed, however long ago."""
-    for time, error in ((0, FULL_DISK), (100, DOWN), (101, FULL_DISK), (102, DOWN)):
+    for time, key, error in ((0, ONE, FULL_DISK), (100, ONE, DOWN), (101, TWO, FULL_DISK), (102, OTHER, DOWN)):
         clock.time = time
-        breaker.record_failure(error)
+        breaker.record_failure(key, error)
     assert breaker.failing_since == 100
     assert state(breaker) is BreakerState.OPEN
     assert not await is_let_through(breaker, may_push=False)

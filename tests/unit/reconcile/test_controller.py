@@ -4,6 +4,7 @@ import asyncio
 import gc
 import random
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -37,6 +38,7 @@ from tests.unit.reconcile.world import MemoryRegistry, World
 pytestmark = [pytest.mark.looptime]
 
 LOOK_UP = ("look up latest of artifacts/team/web", "http://registry:5000")
+DAMAGED = RegistryUnavailable(*LOOK_UP, "500 Internal Server Error", status=500)
 DOWN = RegistryUnavailable(*LOOK_UP, "connection refused")
 RECONCILING, STALLED = ConditionType.RECONCILING, ConditionType.STALLED
 URL = {"registryUrl": "http://registry:5000"}
@@ -48,6 +50,11 @@ class NoLuck(random.Random):
     def uniform(self, a: float, b: float) -> float:
         """Return the upper bound."""
         return max(a, b)
+
+
+def is_ready(world: World, key: Key) -> bool:
+    """Return whether an object is Ready."""
+    return world.ready(key)[0] == "True"
 
 
 @pytest_asyncio.fixture
@@ -320,6 +327,53 @@ async def test_a_registry_that_fails_again_while_its_prober_takes_leave(
     world.registry.error = None
     await asyncio.sleep(15)
     assert world.ready(later[0]) == ("True", "RepositoryReady")
+
+
+@pytest.mark.parametrize(("tenants", "delay"), [(["a"], 0.1), (["a", "b"], 15)])
+async def test_bad_repositories_of_others_delay_little(world: World, tenants: list[str], delay: float) -> None:
+    """One namespace's bad repositories open no breaker; with two, a third one has the next trial."""
+    world.put("first", namespace="calm")
+    await asyncio.sleep(1)
+    for tenant in tenants:
+        for number in range(100):
+            world.registry.damaged[f"{tenant}/bad-{number}"] = DAMAGED
+            world.put(f"bad-{number}", namespace=tenant)
+    for number in range(10):
+        await asyncio.sleep(7)
+        started = world.clock.monotonic()
+        key = world.put(f"new-{number}", namespace="calm")
+        await world.until(partial(is_ready, world, key))
+        assert world.clock.monotonic() - started < delay
+
+
+async def test_retry_after_of_one_repository_delays_that_one(world: World) -> None:
+    """It is not asked again before the time that the registry named; others are served."""
+    world.put("first", namespace="calm")
+    await asyncio.sleep(1)
+    limited = RegistryUnavailable(*LOOK_UP, "429 Too Many Requests", status=429, retry_after=100)
+    world.registry.damaged["team/limited"] = limited
+    world.put("limited")
+    for number in range(9):
+        await asyncio.sleep(10)
+        assert world.registry.asked.count("team/limited") == 1
+        key = world.put(f"new-{number}")
+        await asyncio.sleep(0.1)
+        assert world.ready(key)[0] == "True"
+    await asyncio.sleep(70)
+    assert world.registry.asked.count("team/limited") == 2
+
+
+async def test_a_failure_of_one_repository_names_it(world: World) -> None:
+    """The message has the path, which is perhaps the only one that fails; an outage is reported without one."""
+    world.put("first", namespace="calm")
+    world.registry.damaged["team/bad"] = DAMAGED
+    key = world.put("bad")
+    await asyncio.sleep(0.1)
+    ready = world.store.read(key).condition(ConditionType.READY)
+    assert (
+        ready["message"]
+        == "http://registry:5000: artifacts/team/bad: 500 Internal Server Error; check the registry's logs"
+    )
 
 
 async def test_a_dead_registry_does_not_slow_another_one_down() -> None:

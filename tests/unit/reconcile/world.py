@@ -134,6 +134,8 @@ class MemoryRegistry:
         self.repositories: set[str] = set()
         self.error: RegistryError | None = None
         """Raised by every call."""
+        self.damaged: dict[str, RegistryError] = {}
+        """Raised by calls for these repositories, whatever the others do."""
         self.write_error: RegistryError | None = None
         """Raised by calls that would have to create."""
         self.ping_error: Exception | None = None
@@ -156,6 +158,8 @@ class MemoryRegistry:
             self.busy -= 1
         if self.error is not None:
             raise self.error
+        if name in self.damaged:
+            raise self.damaged[name]
         created = name not in self.repositories
         if created and self.write_error is not None:
             raise self.write_error
@@ -246,9 +250,9 @@ class World:
         if not self.may_write:
             raise LeadershipLost("not the leader")
 
-    def put(self, name: str, spec: Mapping[str, Any] | None = None) -> Key:
+    def put(self, name: str, spec: Mapping[str, Any] | None = None, *, namespace: str = "team") -> Key:
         """Create or change an object, and have the watch tell of it."""
-        repository = self.store.put(name, spec)
+        repository = self.store.put(name, spec, namespace=namespace)
         self.controller.enqueue(repository, Priority.HIGH)
         return repository.key
 

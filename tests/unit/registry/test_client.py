@@ -347,3 +347,12 @@ async def test_invalid_reference_leads_to_no_request(
     with pytest.raises(InvalidNameError):
         await client.put_blob(RepositoryPath("a/b"), CONFIG, reference, mount_from=None)
     assert fake.requests == []
+
+
+async def test_the_cause_of_a_500_is_read(fake: FakeRegistry, client: RegistryClient) -> None:
+    """The response to a HEAD has no body, so a GET finds out what the registry says about its error."""
+    body = {"errors": [{"code": "UNKNOWN", "message": "link file is empty"}]}
+    override(fake, lambda request: httpx.Response(500, json=body if request.method == "GET" else None))
+    with pytest.raises(RegistryUnavailable, match="link file is empty"):
+        await client.head_manifest(RepositoryPath("a/b"), "latest")
+    assert methods(fake) == ["HEAD", "GET"]
