@@ -36,7 +36,7 @@ from controller.names import (
     validate_repository_name,
     validate_template,
 )
-from controller.urls import Proxy, check_specified, is_near, normalise_registry_url
+from controller.urls import Proxy, check_specified, is_near, normalise_registry_url, shown
 
 MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 """Longest ``pathPrefix`` in characters: every valid ``repositoryName`` then fits the strictest registry."""
@@ -44,7 +44,7 @@ MAX_PATH_PREFIX: Final = MAX_REGISTRY_PATH - MAX_REPOSITORY_NAME - 1
 
 def _check_host(value: str) -> str:
     if not is_host(value):
-        raise ValueError(f"{value!r} is not a host: write host or host:port (1 to 65535), without scheme and path")
+        raise ValueError(f"{shown(value)} is not a host: write host or host:port (1 to 65535), without scheme and path")
     check_specified(value)
     return value
 
@@ -123,7 +123,7 @@ class Credentials(_Model):
         for realm in value:
             # As strict as the client, which compares the realm that a registry names with these.
             if not re.fullmatch(r"https?://[!-\[\]-~]+", realm) or not is_host(_authority(realm)):
-                raise ValueError(f"{realm!r} is not a URL: write for example https://auth.example.com/token")
+                raise ValueError(f"{shown(realm)} is not a URL: write for example https://auth.example.com/token")
         return value
 
     @model_validator(mode="after")

@@ -19,6 +19,11 @@ _PROXY_SYNTAX: Final = (
 )
 
 
+def shown(value: str) -> str:
+    """Return a value for a message, without what may be a password."""
+    return repr(re.sub(r":(?!//).*@", ":[redacted]@", value, flags=re.DOTALL))
+
+
 def is_loopback(hostname: str) -> bool:
     """Return whether a host name or an address means the machine itself."""
     if hostname == "localhost" or hostname.endswith(".localhost"):
@@ -60,13 +65,13 @@ def normalise_registry_url(value: str) -> str:
         parts = urlsplit(text)
         parts.port  # noqa: B018 - raises for a port that is out of range
     except ValueError as error:
-        raise ValueError(f"{value!r} is not a URL: {error}") from error
+        raise ValueError(f"{shown(value)} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"scheme '{parts.scheme}' is not supported: use http:// or https://")
     if parts.query or parts.fragment or parts.path not in ("", "/"):
         raise ValueError("must end after host and port: use pathPrefix for a path")
     if not is_host(parts.netloc):
-        raise ValueError(f"{value!r} has no usable host or port: write for example http://kind-registry:5000")
+        raise ValueError(f"{shown(value)} has no usable host or port: write for example http://kind-registry:5000")
     check_specified(parts.netloc)
     return f"{parts.scheme}://{parts.netloc.lower()}"
 

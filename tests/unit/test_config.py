@@ -194,6 +194,24 @@ def test_unusable_registry_urls(url: str, complaint: str) -> None:
     assert "secret@" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "registryUrl: '{}'",
+        "registryUrl: a, references: {{host: '{}'}}",
+        "registryUrl: a, credentials: {{tokenRealms: ['{}']}}",
+    ],
+)
+@pytest.mark.parametrize(
+    "value", ["http://bob:s3cr3t@r", "bob:s3cr3t@r", "http://bob:a/s3cr3t@[r", "https://bob:s3cr3t@@r:x"]
+)
+def test_no_message_shows_a_password(field: str, value: str) -> None:
+    """A URL with user and password is refused, and the message leaves the password out."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"defaultRegistry: a\nregistries: {{a: {{{field.format(value)}}}}}\n")
+    assert "s3cr3t" not in str(caught.value)
+
+
 FRAGMENTS = [
     *("a: ", "- ", "[", "]", "{", "}", "'", '"', "x", "1", "=", "+", "~", "\n", " ", "&a ", "*a", "<<: ", "? ", "|\n"),
     *(
