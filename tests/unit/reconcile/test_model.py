@@ -140,8 +140,9 @@ class ModelStore(MemoryStore):
         check(is_past, f"{key}: the deadline counts from the future")
         for type_ in OURS:
             old, new = before.condition(type_), after.condition(type_)
-            # The deadline of a new generation counts from its own start.
-            starts = type_ is ConditionType.RECONCILING and old.get("observedGeneration") != after.generation
+            # The deadline counts from the start of each generation, and an edited one is corrected.
+            is_current = old.get("observedGeneration") == after.generation and _is_past(old["lastTransitionTime"])
+            starts = type_ is ConditionType.RECONCILING and not is_current
             if old.get("lastTransitionTime") and new and old["status"] == new["status"] and not starts:
                 check(old["lastTransitionTime"] == new["lastTransitionTime"], f"{key}: {type_}'s time moved alone")
             elif new:
