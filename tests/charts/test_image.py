@@ -120,7 +120,9 @@ def container(cluster: DevCluster, engine: Engine, image: str) -> Iterator[Conta
     server = urlsplit(cluster.url)
     address = f"127.0.0.1:{free_port()}"
     arguments = [one.replace("--health-address=:8081", f"--health-address={address}") for one in template["args"]]
-    arguments = [one.replace("--metrics-address=:8080", "--metrics-address=127.0.0.1:0") for one in arguments]
+    arguments = [
+        one.replace("--metrics-address=:8080", f"--metrics-address=127.0.0.1:{free_port()}") for one in arguments
+    ]
     environment = {
         "KUBERNETES_SERVICE_HOST": str(server.hostname),
         "KUBERNETES_SERVICE_PORT": str(server.port),

@@ -59,7 +59,7 @@ def waited(operator: OperatorPod) -> float:
     """Return how long an operator that leads waited for the Lease when it was started last, by its own log."""
     entries = [json.loads(line) for line in operator.log().splitlines() if line.startswith("{")]
     times = {
-        beginning: datetime.strptime(entry["time"], "%Y-%m-%d %H:%M:%S,%f").astimezone()
+        beginning: datetime.fromisoformat(entry["time"])
         for entry in entries
         for beginning in ("Waiting for the Lease", "Leading as")
         if entry["message"].startswith(beginning)

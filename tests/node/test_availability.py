@@ -42,7 +42,7 @@ def lease_seconds(api: Api) -> float:
 @pytest.fixture
 def replicated(release: Release) -> Iterator[Release]:
     """Run two replicas with a PodDisruptionBudget; afterwards one."""
-    release.upgrade("replicas=2", "podDisruptionBudget.enabled=true")
+    release.upgrade("replicaCount=2", "podDisruptionBudget.enabled=true")
     yield release
     release.upgrade()
 
