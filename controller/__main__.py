@@ -4,6 +4,8 @@ import gc
 import signal
 import sys
 
+from controller import NAME
+
 
 def main() -> None:
     """Run the command line.
@@ -18,7 +20,7 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    command_line(prog_name="artifact-repository-controller")
+    command_line(prog_name=NAME)
 
 
 def _exit_before_start(*_: object) -> None:

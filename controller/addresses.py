@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from controller.config import RegistryBinding
 from controller.errors import ConfigError, InvalidNameError
 from controller.flatyaml import NotText, read_flat_mapping
-from controller.names import MAX_REFERENCE, is_host, is_unspecified, reference_host
+from controller.names import DEFAULT_PORTS, MAX_REFERENCE, is_host, is_unspecified, reference_host
 from controller.urls import is_loopback
 
 HOSTING_NAMESPACE: Final = "kube-public"
@@ -152,7 +152,7 @@ def resolve_addresses(binding: RegistryBinding, hosting: RegistryHosting | None)
         from_outside, from_pod = called.netloc, None
     else:
         from_outside, from_pod = None, called.netloc
-    default_port = 80 if called.scheme == "http" else 443
+    default_port = DEFAULT_PORTS[called.scheme]
 
     def written(address: str | None) -> str | None:
         return address and reference_host(address, default_port=default_port)

@@ -28,6 +28,7 @@ from controller.durations import Duration, between
 from controller.errors import InvalidNameError
 from controller.names import (
     BINDING_NAME_PATTERN,
+    DEFAULT_PORTS,
     MAX_REGISTRY_PATH,
     MAX_REPOSITORY_NAME,
     is_host,
@@ -260,7 +261,7 @@ class RegistryBinding(_Model):
     def address(self) -> tuple[str, int]:
         """Host and port of the registry."""
         parts = urlsplit(self.registry_url)
-        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        return parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
 
     def prefix(self, binding_name: str) -> str:
         """Return the path prefix of repositories of this binding; empty for none."""

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aiohttp import web
 
+from controller import NAME
 from controller.errors import ConfigError
 from controller.names import is_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-_NAME: Final = "artifact-repository-controller"
-"""``Server`` header, in place of the versions of Python and aiohttp."""
 
 REQUEST_TIMEOUT: Final = 32.0
 """Maximum time for a client to send a request and to receive the response, in seconds."""
@@ -97,7 +95,7 @@ async def _listen(runner: web.AppRunner, address: str, tls: ssl.SSLContext | Non
 
 
 async def _hide_versions(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = _NAME
+    response.headers["Server"] = NAME  # in place of the versions of Python and aiohttp
 
 
 class _Connection(web.RequestHandler):
@@ -143,7 +141,7 @@ class _Connection(web.RequestHandler):
 
     def handle_error(self, *args: Any, **kwargs: Any) -> web.StreamResponse:
         response = super().handle_error(*args, **kwargs)
-        response.headers["Server"] = _NAME
+        response.headers["Server"] = NAME  # in place of the versions of Python and aiohttp
         return response
 
     def abort(self) -> None:

@@ -27,6 +27,9 @@ MAX_REGISTRY_PATH: Final = 245
 BINDING_NAME_PATTERN: Final = rf"^{_COMPONENT}$"
 """A binding name is the first component of repository paths by default, so it follows the same grammar."""
 
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+"""Port of a URL that names none, by scheme."""
+
 MAX_REFERENCE: Final = 255
 """Longest reference without tag in characters, host included: many clients accept no more (OCI distribution
 specification v1.1, "Pulling manifests", note to implementers), among them the kubelet of Kubernetes 1.29."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from controller.errors import KubernetesError
+from controller.names import DEFAULT_PORTS
 
-_PORTS = {"http": 80, "https": 443}
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -40,7 +40,7 @@ def _variable(environment: Mapping[str, str], name: str) -> str:
 def _checked(url: str, source: str) -> str:
     try:
         parts = urlsplit(url)
-        is_valid = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_valid = False
     if not is_valid:
@@ -51,7 +51,7 @@ def _checked(url: str, source: str) -> str:
 
 def _is_proxied(server: SplitResult, no_proxy: str) -> bool:
     host = (server.hostname or "").lower()
-    port = server.port or _PORTS.get(server.scheme, 0)
+    port = server.port or DEFAULT_PORTS.get(server.scheme, 0)
     address = _address(host)
     if host == "localhost" or (address is not None and address.is_loopback):
         return False

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
+from controller.names import DEFAULT_PORTS
 from controller.registry.endpoint import Endpoint
 
 _KEY: Final = re.compile(r"(?:https?://)?(?P<host>\[[^\]]*\]|[^/:]+)(?::(?P<port>[0-9]+))?(?P<path>/.*)?")
@@ -22,7 +23,6 @@ _API_PATH: Final = re.compile(r"/v[12]/?")
 """Path that docker writes after the host; it is not the path of a repository."""
 
 _DOCKER_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _INSTEAD: Final = "use a user name and password, such as those of a robot account"
 
 
@@ -87,7 +87,7 @@ def _match(key: str, endpoint: Endpoint, prefix: str) -> int | None:
     match = _KEY.fullmatch(key.strip())
     if match is None:
         return None
-    port = int(match["port"]) if match["port"] else _DEFAULT_PORTS[endpoint.scheme]
+    port = int(match["port"]) if match["port"] else DEFAULT_PORTS[endpoint.scheme]
     if port != endpoint.port or not _names_host(match["host"].lower().strip("[]"), endpoint.host):
         return None
     path = match["path"] or ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 from urllib.parse import urlsplit
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+from controller.names import DEFAULT_PORTS
+
 _UNSAFE_IN_URL = re.compile(r"[^!-~]|\\")
 
 
@@ -35,9 +36,9 @@ class Endpoint:
         if _UNSAFE_IN_URL.search(url):
             raise ValueError("not a URL: it contains a space, a control character, a backslash or non-ASCII text")
         parts = urlsplit(url)
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc or parts.port == 0:
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc or parts.port == 0:
             raise ValueError("not an http:// or https:// URL of a host")
-        return cls(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme])
+        return cls(parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme])
 
     def url(self, target: str) -> str:
         """Return path and query of ``target`` as a URL on this endpoint, whatever host ``target`` names."""
@@ -49,7 +50,7 @@ class Endpoint:
     def authority(self) -> str:
         """``host[:port]``, without the scheme's default port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"

@@ -34,7 +34,7 @@ from tests.cluster.harness import (
     operator_kubeconfig,
 )
 from tests.fakes.authority import Authority
-from tests.fakes.connect_proxy import connect_proxy
+from tests.fakes.http_proxy import http_proxy
 
 pytestmark = pytest.mark.cluster
 
@@ -350,7 +350,7 @@ async def test_proxies(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fields: Environment, environment: Environment, used: bool
 ) -> None:
     """The kubeconfig's proxy is used for every host, that of the environment never for loopback."""
-    async with connect_proxy() as proxy:
+    async with http_proxy() as proxy:
         urls = {name: proxy.url.replace("//", f"//{login}") for name, login in fields.items()}
         path = bench.write(bench.user, **urls)
         expected = await asyncio.to_thread(kubectl, environment, f"--kubeconfig={path}")
@@ -373,7 +373,7 @@ async def test_an_operator_behind_a_proxy(bench: Bench, objects: Objects, tmp_pa
             objects.create("web")
             objects.wait_ready("web", tell=operator.log)
 
-    async with connect_proxy() as proxy:
+    async with http_proxy() as proxy:
         kubeconfig = bench.write(user, **{"proxy-url": proxy.url, "tls-server-name": "localhost"})
         await asyncio.to_thread(run, kubeconfig)
         assert len(proxy.heads) >= 2  # the client and the watch
