@@ -272,7 +272,7 @@ def peers(pid: int) -> set[int]:
     return ports
 
 
-_TEXT_ENTRY = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG  |INFO   |WARNING|ERROR  ) [\w.]+: [ -~]*")
+_TEXT_ENTRY = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG  |INFO   |WARNING|ERROR  ) [\w.]+: [ -~]*")
 
 
 def check_log(operator: OperatorProcess, format_: str) -> int:
@@ -290,13 +290,19 @@ def check_log(operator: OperatorProcess, format_: str) -> int:
     return len(lines)
 
 
-def check_metrics(operator: OperatorProcess) -> int:
-    """Check that metric labels are of the configuration's and our own making; return how many series there are."""
+def check_metrics(operator: OperatorProcess, namespace: str) -> int:
+    """Check that metric labels are our own or the administrator's; return how many series there are.
+
+    Args:
+        operator: The one to ask.
+        namespace: What it was told to watch.
+    """
     values = re.compile(r"open|strict|[a-z_]+|GET|HEAD|POST|PUT|PATCH|[1-5]\d\d|True|False|Unknown|Ready|[\d.]+|\+Inf")
     series = operator.metrics()
     for name in series:
-        for value in re.findall(r'="([^"]*)"', name):
-            assert values.fullmatch(value), name
+        for label, value in re.findall(r'(\w+)="([^"]*)"', name):
+            known = value == namespace if label == "watched_namespace" else values.fullmatch(value)
+            assert known, name
     assert len(series) < 300
     return len(series)
 
@@ -409,7 +415,7 @@ def test_hostile_objects(
                     break
             assert not tempter.was_called()
         waits += canary.waits
-        series = max(series, check_metrics(operator))
+        series = max(series, check_metrics(operator, objects.namespace))
         objects.delete("canary")
         operator.process.stop(timeout=30)
         lines += check_log(operator, format_)

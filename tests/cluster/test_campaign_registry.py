@@ -153,7 +153,7 @@ def test_a_registry_that_answers_at_random(
         registries["strict"] = {"registryUrl": cluster.registry_url}
         operator.configure(config)
     objects.wait_all(is_ready, within=60, tell=operator.log)
-    check_metrics(operator)
+    check_metrics(operator, objects.namespace)
     operator.process.stop(timeout=30)
     assert operator.process.exit_code == 0
     check_log(operator, "text")
