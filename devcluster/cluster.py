@@ -20,7 +20,7 @@ from devcluster.lifeline import Lifeline
 from devcluster.process import Probe, ServerProcess, free_port
 from devcluster.progress import Progress, to_stderr
 from devcluster.registries import Registry, RegistryKind, prepare_registry
-from devcluster.tools import Tool, provide_all
+from devcluster.tools import Tool, provide, provide_all
 
 
 class Kubernetes(StrEnum):
@@ -40,13 +40,15 @@ class Kubernetes(StrEnum):
         return Tool.KUBE_APISERVER if self is Kubernetes.NEWEST else Tool.KUBE_APISERVER_OLDEST
 
 
-def cluster_tools(kubernetes: Kubernetes = Kubernetes.NEWEST) -> tuple[Tool, ...]:
+def cluster_tools(kubernetes: Kubernetes = Kubernetes.NEWEST, *, controllers: bool = True) -> tuple[Tool, ...]:
     """Return all programs that a cluster needs.
 
     Args:
         kubernetes: Which API server it has.
+        controllers: Whether kube-controller-manager runs.
     """
-    return (Tool.ETCD, kubernetes.apiserver, Tool.KUBE_CONTROLLER_MANAGER, Tool.KUBECTL, Tool.DISTRIBUTION)
+    managers = (Tool.KUBE_CONTROLLER_MANAGER,) if controllers else ()
+    return (Tool.ETCD, kubernetes.apiserver, *managers, Tool.KUBECTL, Tool.DISTRIBUTION)
 
 
 ARTIFACT_REPOSITORIES = "artifactrepositories.artifacts.alien.dev"
@@ -76,6 +78,9 @@ class DevCluster:
 
     Args:
         kubernetes: Which API server.
+        prebuilt: Programs to run in place of those that `tools.provide` returns.
+        controllers: Whether kube-controller-manager runs. Without it namespaces stay Terminating, and have neither a
+            default ServiceAccount nor the CA's ConfigMap.
         apiserver_flags: Further flags of kube-apiserver, after ours.
         registry_environment: ``REGISTRY_…`` variables that override the registry's configuration.
         registry_config: Merged into the registry's configuration (see `registries.start_registry`).
@@ -89,7 +94,7 @@ class DevCluster:
         registry_url: ``http://127.0.0.1:PORT``.
         etcd: A server, for faults: stop, kill, suspend, restart; it keeps its port and its data.
         apiserver: Another one.
-        controller_manager: Another one.
+        controller_manager: Another one, or None.
         registry: Another one.
     """
 
@@ -100,19 +105,23 @@ class DevCluster:
     registry_url: str
     etcd: ServerProcess
     apiserver: ServerProcess
-    controller_manager: ServerProcess
+    controller_manager: ServerProcess | None
     registry: ServerProcess
 
     def __init__(
         self,
         *,
         kubernetes: Kubernetes = Kubernetes.NEWEST,
+        prebuilt: Mapping[Tool, Path] | None = None,
+        controllers: bool = True,
         apiserver_flags: Sequence[str] = (),
         registry_environment: Mapping[str, str] | None = None,
         registry_config: Mapping[str, Any] | None = None,
         progress: Progress = to_stderr,
     ) -> None:
         self._kubernetes = kubernetes
+        self._prebuilt = dict(prebuilt or {})
+        self._controllers = controllers
         self._apiserver_flags = apiserver_flags
         self._registry_environment = registry_environment
         self._registry_config = registry_config
@@ -135,7 +144,16 @@ class DevCluster:
     @property
     def servers(self) -> tuple[ServerProcess, ...]:
         """All servers, in the order in which they need each other."""
-        return (self.etcd, self.apiserver, self.controller_manager, self.registry)
+        servers = (self.etcd, self.apiserver, self.controller_manager, self.registry)
+        return tuple(server for server in servers if server is not None)
+
+    def binary(self, tool: Tool) -> Path:
+        """Return the path of a program: the cluster's own, or the one that `tools.provide` returns.
+
+        Args:
+            tool: Which one.
+        """
+        return self._binaries.get(tool) or provide(tool, progress=self._progress)
 
     def log_tails(self, lines: int = 15) -> str:
         """Return the ends of all servers' logs.
@@ -213,7 +231,9 @@ class DevCluster:
         Args:
             cleanup: Told, step by step, how to undo it.
         """
-        self._binaries = provide_all(cluster_tools(self._kubernetes), progress=self._progress)
+        tools = cluster_tools(self._kubernetes, controllers=self._controllers)
+        missing = [tool for tool in tools if tool not in self._prebuilt]
+        self._binaries = self._prebuilt | provide_all(missing, progress=self._progress)
         self.folder = Path(tempfile.mkdtemp(prefix="devcluster-"))
         cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         # If we are killed, the servers are too; they get a moment before the folder goes from under them.
@@ -231,9 +251,7 @@ class DevCluster:
         self.etcd, etcd_url = self._etcd(self._binaries[Tool.ETCD])
         apiserver = self._binaries[self._kubernetes.apiserver]
         self.apiserver = self._apiserver(apiserver, etcd_url, serving, admin, token_key)
-        self.controller_manager = self._controller_manager(
-            self._binaries[Tool.KUBE_CONTROLLER_MANAGER], serving, token_key
-        )
+        self.controller_manager = self._controller_manager(serving, token_key) if self._controllers else None
         registry = self._registry()
         self.registry, self.registry_url = registry.process, registry.url
         for server in self.servers:
@@ -245,9 +263,10 @@ class DevCluster:
             server.start()
         self.etcd.wait_until_ready()
         self.apiserver.wait_until_ready()
-        # It gives up soon where there is no API server, so it cannot start beside it.
-        self.controller_manager.start()
-        self.controller_manager.wait_until_ready()
+        if self.controller_manager is not None:
+            # It gives up soon where there is no API server, so it cannot start beside it.
+            self.controller_manager.start()
+            self.controller_manager.wait_until_ready()
         self.registry.wait_until_ready()
 
     def _server(
@@ -301,7 +320,7 @@ class DevCluster:
         ]
         return self._server("kube-apiserver", binary, flags, probes, self._apiserver_flags)
 
-    def _controller_manager(self, binary: Path, serving: Certificate, token_key: Path) -> ServerProcess:
+    def _controller_manager(self, serving: Certificate, token_key: Path) -> ServerProcess:
         port = free_port()
         flags = {
             "kubeconfig": self.kubeconfig,
@@ -318,6 +337,7 @@ class DevCluster:
             "kube-api-burst": "400",
         }
         probes = [Probe(f"https://127.0.0.1:{port}/healthz", ca_file=self.ca_file)]
+        binary = self._binaries[Tool.KUBE_CONTROLLER_MANAGER]
         return self._server("kube-controller-manager", binary, flags, probes)
 
     def _registry(self) -> Registry:

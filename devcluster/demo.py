@@ -15,9 +15,10 @@ import click
 from devcluster.cluster import DevCluster, Kubernetes, cluster_tools
 from devcluster.errors import DevClusterError
 from devcluster.manifests import PERMISSIONS
+from devcluster.prebuilt import control_plane
 from devcluster.process import ServerProcess
 from devcluster.signals import Interrupted
-from devcluster.tools import Tool, provide, provide_all
+from devcluster.tools import Tool, provide_all
 
 _ROOT = Path(__file__).parents[1]
 _MANIFESTS = _ROOT / "manifests"
@@ -102,7 +103,7 @@ def demo(kubernetes: Kubernetes, *, once: bool, limit: float) -> None:
     Raises:
         DevClusterError: Something did not start, or did not get Ready in time.
     """
-    with started_cluster(kubernetes) as cluster:
+    with started_cluster(kubernetes, whole=False) as cluster:
         click.echo("\nInstalling the CRD and the operator's permissions")
         install(cluster)
         with operator(cluster) as process:
@@ -115,7 +116,7 @@ def demo(kubernetes: Kubernetes, *, once: bool, limit: float) -> None:
             if once:
                 return
             click.echo("Try in another terminal:\n")
-            click.echo(indented(environment(cluster)))
+            click.echo(indented(environment(cluster, Tool.KUBECTL)))
             click.echo(indented(next_steps()))
             click.echo(f"The operator's log: {process.log}")
             stay(*cluster.servers, process)
@@ -130,19 +131,26 @@ def up(kubernetes: Kubernetes) -> None:
     Raises:
         DevClusterError: Something did not start.
     """
-    with started_cluster(kubernetes) as cluster:
+    with started_cluster(kubernetes, whole=True) as cluster:
         click.echo(f"\nThe registry: {cluster.registry_url}\nThe API server:\n")
-        click.echo(indented(environment(cluster)))
+        click.echo(indented(environment(cluster, Tool.KUBECTL, Tool.CRANE)))
         stay(*cluster.servers)
 
 
 @contextmanager
-def started_cluster(kubernetes: Kubernetes) -> Iterator[DevCluster]:
-    """Run a dev cluster, and say so."""
-    provide_all((*cluster_tools(kubernetes), Tool.CRANE))
-    click.echo("Starting etcd, kube-apiserver, kube-controller-manager and a registry")
+def started_cluster(kubernetes: Kubernetes, *, whole: bool) -> Iterator[DevCluster]:
+    """Run a dev cluster, and say so.
+
+    Args:
+        kubernetes: Which API server.
+        whole: With kube-controller-manager and crane, all built from sources; otherwise with what can be downloaded.
+    """
+    prebuilt = {} if whole else control_plane(kubernetes)
+    wanted = (*cluster_tools(kubernetes, controllers=whole), *((Tool.CRANE,) if whole else ()))
+    provide_all([tool for tool in wanted if tool not in prebuilt])
+    click.echo(f"Starting etcd, kube-apiserver{', kube-controller-manager' if whole else ''} and a registry")
     begun = time.monotonic()
-    with DevCluster(kubernetes=kubernetes) as cluster:
+    with DevCluster(kubernetes=kubernetes, prebuilt=prebuilt, controllers=whole) as cluster:
         click.echo(f"They are ready after {time.monotonic() - begun:.1f} s; all their files are in {cluster.folder}")
         yield cluster
 
@@ -218,39 +226,38 @@ def wait_until_ready(cluster: Cluster, process: Operator, limit: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def environment(cluster: DevCluster) -> str:
-    """Return the shell line after which kubectl and crane work in another terminal."""
+def environment(cluster: DevCluster, *tools: Tool) -> str:
+    """Return the shell line after which some tools work in another terminal."""
     binaries = cluster.folder / "bin"
     binaries.mkdir()
-    for tool in (Tool.KUBECTL, Tool.CRANE):
-        (binaries / tool.value).symlink_to(provide(tool))
+    for tool in tools:
+        (binaries / tool.value).symlink_to(cluster.binary(tool))
     return f"export KUBECONFIG={cluster.kubeconfig} PATH={binaries}:$PATH\n"
 
 
 def next_steps() -> str:
-    """Return shell lines that show the rest: they are run by a test, so they work."""
+    """Return shell lines that show the rest.
+
+    People paste them as they are printed, indented, into an interactive shell. A here-document would not end there, and
+    zsh takes a comment's quotes for the start of a string.
+    """
     return """\
-# A repository of your own; `kubectl explain artrepo.spec` tells what else there is to say
-kubectl apply -f - <<END
-apiVersion: artifacts.alien.dev/v1alpha1
-kind: ArtifactRepository
-metadata: {name: mine, namespace: default}
-spec: {}
-END
+# Create a repository of your own; kubectl explain artrepo.spec lists the fields
+echo '{"apiVersion": "artifacts.alien.dev/v1alpha1", "kind": "ArtifactRepository", "metadata": {"name": "mine"}}' |
+  kubectl apply -f -
 kubectl wait artrepo/mine --for=condition=Ready --timeout=30s
 uri=$(kubectl get artrepo mine -o jsonpath='{.status.uri}')
 
-# Push something to it (an image with the manifests of this folder), and look at its tags
-tar -c manifests | crane append -f - -t "$uri:v1"
-crane ls "$uri"
+# Ask the registry for its tags; docker push $uri:v1 would add one
+curl -fsS "http://${uri%%/*}/v2/${uri#*/}/tags/list"
 
-# Edit it: while it is suspended, the operator does not ask the registry
+# Suspend it: the operator then asks the registry for nothing
 kubectl patch artrepo mine --type=merge -p '{"spec": {"suspend": true}}'
 kubectl get artrepo mine -o wide
 
-# Delete it: the object goes at once, the repository and what is in it stay
+# Delete it: the object goes at once, the repository and its tags stay
 kubectl delete artrepo mine
-crane ls "$uri"
+curl -fsS "http://${uri%%/*}/v2/${uri#*/}/tags/list"
 """
 
 

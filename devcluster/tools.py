@@ -106,6 +106,15 @@ def provide(tool: Tool, *, progress: Progress = to_stderr) -> Path:
     return binary
 
 
+def is_provided(tool: Tool) -> bool:
+    """Return whether a tool's binary is there already.
+
+    Args:
+        tool: Which one.
+    """
+    return _where(tool, _recipe(tool)).exists()
+
+
 def provide_all(tools: Sequence[Tool], *, progress: Progress = to_stderr) -> dict[Tool, Path]:
     """Return the paths of several tools, and say at the start how long that will take.
 
@@ -128,7 +137,7 @@ def announce(tools: Sequence[Tool], progress: Progress) -> None:
         tools: Which ones.
         progress: Takes the line.
     """
-    missing = [recipe for tool in tools if not _where(tool, recipe := _recipe(tool)).exists()]
+    missing = [_recipe(tool) for tool in tools if not is_provided(tool)]
     if missing:
         seconds = sum(recipe.expected_seconds for recipe in missing)
         progress(f"{len(missing)} tools are built first, once: about {duration(seconds)} on two cores in all")

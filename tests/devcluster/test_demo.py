@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devcluster.cluster import DevCluster, Kubernetes
-from devcluster.demo import NotReadyInTime, ObjectState, install, next_steps, wait_until_ready
+from devcluster.demo import NotReadyInTime, ObjectState, indented, install, next_steps, wait_until_ready
 from devcluster.process import ServerProcess
 from devcluster.tools import version
 from tests.devcluster.observe import eventually, output_until, processes_mentioning
@@ -39,7 +39,7 @@ def test_once(tmp_path: Path) -> None:
 
 @pytest.mark.cluster
 def test_what_to_try_next_works(tmp_path: Path) -> None:
-    """The lines that it prints are run as they are, in another shell; Ctrl-C then ends it quietly."""
+    """What it prints is pasted as it is, indented, into an interactive shell; Ctrl-C then ends it quietly."""
     with subprocess.Popen(
         _COMMAND,
         stdout=subprocess.PIPE,
@@ -48,19 +48,15 @@ def test_what_to_try_next_works(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as process:
         told = output_until(process, "Ctrl-C ends everything")
-        (environment,) = (line for line in told.splitlines() if line.startswith("  export KUBECONFIG="))
-        assert "crane ls" in told
+        pasted = told.partition("Try in another terminal:")[2].partition("The operator's log:")[0]
+        assert indented(next_steps()) in pasted
         tried = subprocess.run(
-            ["sh", "-euc", f"{environment}\n{next_steps()}"],
-            cwd=_ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
+            ["bash", "--norc", "-i"], input=pasted, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=60
         )
         assert tried.returncode == 0, tried.stdout + tried.stderr
+        assert "artifactrepository.artifacts.alien.dev/mine condition met" in tried.stdout
         # The tags before and after the object was deleted.
-        assert tried.stdout.splitlines().count("v1") == 2
+        assert tried.stdout.count('"tags":["latest"]') == 2
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=30)[0]
         assert process.returncode == 0, rest
