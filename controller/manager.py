@@ -107,7 +107,9 @@ class Manager:
         self._standby: LeaderElector | None = None
         """The elector while this process waits for the Lease."""
         scope = options.scope
-        self._access = ClusterAccess(options.cluster)
+        self._access = ClusterAccess(
+            options.cluster, observe=lambda method, code: self._metrics.api_requests.labels(method, code).inc()
+        )
         self._api = KubernetesClient(
             self._access,
             namespaces=scope.namespaces,

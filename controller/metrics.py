@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from controller import __version__
 from controller.api.conditions import ConditionStatus, ConditionType
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -46,6 +56,13 @@ class Metrics:
         self.registry_request_duration = self._histogram(
             "registry_request_duration_seconds", "Duration of a request to a registry.", "registry"
         )
+        self.api_requests = self._counter(
+            "api_requests", "Requests to the API server; code is the HTTP status or 'error'.", "method", "code"
+        )
+        self._gauge("build_info", "1; version of the operator and of Python.", "version", "python").labels(
+            __version__, platform.python_version()
+        ).set(1)
+        ProcessCollector(registry=self.registry)
         # Counters that alerts use start at 0: increase() in Prometheus ignores the first sample of a series.
         self.reconciles.labels("defect")
         for code in ("403", "429", "500", "503", "error"):

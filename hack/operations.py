@@ -45,6 +45,8 @@ def metrics() -> str:
     }
     rows = []
     for family in collected.registry.collect():
+        if family.name.startswith("process_"):
+            continue  # on Linux only
         names = labels.get(family.name) or tuple(family.samples[0].labels if family.samples else ())
         shown = [code(name) for name in names if name != "le"]
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import ssl
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import aiohttp
@@ -33,10 +34,14 @@ class ClusterAccess:
 
     Args:
         source: Where they come from.
+        observe: Called with the method and the status of each request; with ``error`` where there was no response.
     """
 
-    def __init__(self, source: KubeconfigSource) -> None:
+    def __init__(
+        self, source: KubeconfigSource, *, observe: Callable[[str, str], None] = lambda _method, _code: None
+    ) -> None:
         self._source = source
+        self._observe = observe
         self._opening = asyncio.Lock()
         self._current: Credentials | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -97,7 +102,7 @@ class ClusterAccess:
         used = await self._usable()
         self._sign(request, used)
         try:
-            response = await handler(request)
+            response = await self._send(request, handler)
         except aiohttp.ClientError as error:
             if not isinstance(error, aiohttp.ClientSSLError) and not isinstance(error.__cause__, ssl.SSLError):
                 raise
@@ -114,7 +119,17 @@ class ClusterAccess:
                 return response
             response.release()
         self._sign(request, fresh, instead_of=used)
-        return await handler(request)
+        return await self._send(request, handler)
+
+    async def _send(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Send a request as it is, and count it."""
+        code = "error"
+        try:
+            response = await handler(request)
+            code = str(response.status)
+        finally:
+            self._observe(request.method, code)
+        return response
 
     def _sign(self, request: ClientRequest, credentials: Credentials, *, instead_of: Credentials | None = None) -> None:
         """Add credentials to a request, unless it follows a redirect to another server."""

@@ -331,9 +331,15 @@ def test_alerts_and_dashboard_read_what_is_there(
         operator.config.write_text("nonsense: true")
         eventually(lambda: 'config_loads_total{result="invalid"}' in operator.metrics(), tell=operator.log)
         samples = [sample for family in text_string_to_metric_families(operator.metrics()) for sample in family.samples]
+    names = {sample.name for sample in samples}
+    assert {
+        "artifact_repository_build_info",
+        "artifact_repository_api_requests_total",
+        "process_cpu_seconds_total",
+    } <= names
     of_prometheus = {"namespace", "job"}
     for where, expression in expressions().items():
-        text = expression.replace("$namespace", "n").replace("$job", "j")
+        text = expression.replace("$namespace", "n").replace("$job", "j").replace("$__rate_interval", "5m")
         promql_parser.parse(text)
         selectors = re.findall(r"(artifact_repository_\w+)(?:\{([^}]*)\})?", text)
         assert selectors, where

@@ -125,7 +125,10 @@ class Clients:
     """Two clients of the operator, and a session as kopf has it."""
 
     def __init__(self, path: Path) -> None:
-        self.access = ClusterAccess(KubeconfigSource(path))
+        self.requests: list[tuple[str, str]] = []
+        self.access = ClusterAccess(
+            KubeconfigSource(path), observe=lambda method, code: self.requests.append((method, code))
+        )
         self.main = KubernetesClient(self.access)
         self.leader = KubernetesClient(self.access, connections=1)
         self._sessions: list[aiohttp.ClientSession] = []
@@ -208,6 +211,23 @@ async def test_a_plugin_that_fails_once(server: ApiServer, closing: list[Clients
     server.answer("second")
     clients.access._not_before = 0
     assert await clients.user() == "second"
+
+
+async def test_each_request_is_counted(server: ApiServer, closing: list[Clients]) -> None:
+    """The observer is told of each attempt: the accepted one, the rejected one, and one without a response."""
+    server.answer("first")
+    clients = Clients(server.exec_kubeconfig())
+    closing.append(clients)
+    await clients.user()
+    assert await clients.kopf_status() == 200
+    server.answer("second")
+    server.accepted = {"second"}
+    await clients.user()
+    assert clients.requests == [("GET", "200"), ("GET", "200"), ("GET", "401"), ("GET", "200")]
+    await server.stop()
+    with pytest.raises(KubernetesError):
+        await clients.user()
+    assert set(clients.requests[4:]) == {("GET", "error")}
 
 
 @pytest.mark.parametrize("answer", ["", "{}", '{"status": {"token": ""}}', "null", '{"status": null}'])
