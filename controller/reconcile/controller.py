@@ -92,7 +92,7 @@ class Controller:
         self._metrics = metrics
         self._writes = writes
         self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(
-            newer=ArtifactRepository.is_newer_than, lane=self._lane
+            newer=ArtifactRepository.is_newer_than, lane=self._lane, flow=lambda key: key.namespace
         )
         self._recovery = Recovery(registries=registries, clock=clock)
         self._records: dict[Key, Record] = {}

@@ -7,17 +7,19 @@ without sleeping:
 * the newest state of a key wins, whatever the order in which states arrive;
 * create and update overtake resume and resync, which still get their share;
 * a full lane does not delay other lanes;
+* within a lane, flows (namespaces) take turns, so that one with many keys does not delay the others;
 * memory is bounded by the number of keys.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
+
+from controller.reconcile.turns import Turns
 
 _LOW_SHARE: Final = 8
 """After this many consecutive high-priority keys, a low-priority one is served, so that it does not starve."""
@@ -60,8 +62,8 @@ class _Entry(Generic[T]):
 class _Lane(Generic[K]):
     """The ready keys of one lane."""
 
-    def __init__(self) -> None:
-        self.ready: dict[Priority, OrderedDict[K, None]] = {priority: OrderedDict() for priority in Priority}
+    def __init__(self, flow: Callable[[K], Hashable]) -> None:
+        self.ready: dict[Priority, Turns[K]] = {priority: Turns(flow) for priority in Priority}
         self._high_in_a_row = 0
 
     def __len__(self) -> int:
@@ -71,9 +73,9 @@ class _Lane(Generic[K]):
         """Return the next key of one of these priorities; each of them must have one."""
         if Priority.HIGH in served and not (Priority.LOW in served and self._high_in_a_row >= _LOW_SHARE):
             self._high_in_a_row += 1
-            return self.ready[Priority.HIGH].popitem(last=False)[0]
+            return self.ready[Priority.HIGH].pop()
         self._high_in_a_row = 0
-        return self.ready[Priority.LOW].popitem(last=False)[0]
+        return self.ready[Priority.LOW].pop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +107,19 @@ class WorkQueue(Generic[K, T]):
     Args:
         newer: Returns whether the first of two states of a key is newer than the second.
         lane: Returns the lane of a state; there must be few lanes.
+        flow: Returns the flow of a key; flows with keys of the same lane and priority take turns.
     """
 
-    def __init__(self, *, newer: Callable[[T, T], bool], lane: Callable[[T], Hashable] = lambda _: None) -> None:
+    def __init__(
+        self,
+        *,
+        newer: Callable[[T, T], bool],
+        lane: Callable[[T], Hashable] = lambda _: None,
+        flow: Callable[[K], Hashable] = lambda _: None,
+    ) -> None:
         self._newer = newer
         self._lane = lane
+        self._flow = flow
         self._entries: dict[K, _Entry[T]] = {}
         self._lanes: dict[Hashable, _Lane[K]] = {}
         """Lanes with ready keys; the first one is served next."""
@@ -276,7 +286,7 @@ class WorkQueue(Generic[K, T]):
         entry.due, entry.again, entry.forgotten = None, False, False
         entry.added = now
         entry.priority, entry.lane = priority, self._lane(entry.item)
-        self._lanes.setdefault(entry.lane, _Lane()).ready[priority][key] = None
+        self._ready(entry).add(key)
 
     def _is_ready(self, key: K, entry: _Entry[T]) -> bool:
         lane = self._lanes.get(entry.lane)
@@ -289,12 +299,19 @@ class WorkQueue(Generic[K, T]):
             return
         self._withdraw(key, entry)
         entry.priority, entry.lane = priority, lane
-        self._lanes.setdefault(lane, _Lane()).ready[priority][key] = None
+        self._ready(entry).add(key)
+
+    def _ready(self, entry: _Entry[T]) -> Turns[K]:
+        """Return the ready keys of an entry's lane and priority."""
+        lane = self._lanes.get(entry.lane)
+        if lane is None:
+            lane = self._lanes[entry.lane] = _Lane(self._flow)
+        return lane.ready[entry.priority]
 
     def _withdraw(self, key: K, entry: _Entry[T]) -> None:
         """Remove a ready key from its lane."""
         lane = self._lanes[entry.lane]
-        del lane.ready[entry.priority][key]
+        lane.ready[entry.priority].remove(key)
         if not lane:
             del self._lanes[entry.lane]
 

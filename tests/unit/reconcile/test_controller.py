@@ -346,6 +346,19 @@ async def test_bad_repositories_of_others_delay_little(world: World, tenants: li
         assert world.clock.monotonic() - started < delay
 
 
+async def test_slow_repositories_of_others_delay_little(world: World) -> None:
+    """Behind three hundred slow objects of one namespace, another one's new object takes three reconciles at most."""
+    world.registry.latency = 2
+    for number in range(300):
+        world.put(f"slow-{number}", namespace="busy")
+    for number in range(5):
+        await asyncio.sleep(3.1)
+        started = world.clock.monotonic()
+        key = world.put(f"new-{number}", namespace="calm")
+        await world.until(partial(is_ready, world, key))
+        assert world.clock.monotonic() - started <= 3 * world.registry.latency
+
+
 async def test_retry_after_of_one_repository_delays_that_one(world: World) -> None:
     """It is not asked again before the time that the registry named; others are served."""
     world.put("first", namespace="calm")

@@ -3,7 +3,7 @@
 The time is a number that the test passes in: nothing sleeps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import pytest
 from hypothesis import strategies as st
@@ -23,6 +23,11 @@ def is_newer(one: int, other: int) -> bool:
 def queue() -> WorkQueue[str, int]:
     """Return an empty queue whose items are numbered states."""
     return WorkQueue(newer=is_newer)
+
+
+def namespace_of(key: str) -> str:
+    """Return the part of a key before the slash: its flow."""
+    return key.partition("/")[0]
 
 
 def taken(queue: WorkQueue[str, int], now: float = 0.0) -> Iterator[str]:
@@ -226,19 +231,62 @@ def test_a_queued_key_moves_when_lanes_have_changed() -> None:
     assert (take(queue).lane, queue.depth) == ("new", 0)
 
 
+@pytest.mark.parametrize("priority", Priority)
+def test_namespaces_take_turns(priority: Priority) -> None:
+    """Whoever comes behind three hundred keys of one namespace is served next, and then every other time."""
+    queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, flow=namespace_of)
+    for number in range(300):
+        queue.add(f"many/{number}", 1, now=0, priority=priority)
+    assert [take(queue).key for _ in range(2)] == ["many/0", "many/1"]
+    for key in ("few/0", "few/1", "other/0"):
+        queue.add(key, 1, now=0, priority=priority)
+    served = ["many/2", "few/0", "other/0", "many/3", "few/1", "many/4", "many/5"]
+    assert [take(queue).key for _ in served] == served
+
+
+def test_namespaces_take_turns_within_a_priority() -> None:
+    """What can wait in one namespace does not come before what is urgent in another one."""
+    queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, flow=namespace_of)
+    queue.add("calm/0", 1, now=0, priority=LOW)
+    for number in range(3):
+        queue.add(f"busy/{number}", 1, now=0)
+    assert list(taken(queue)) == ["busy/0", "busy/1", "busy/2", "calm/0"]
+
+
+def test_namespaces_without_keys_leave_nothing_behind() -> None:
+    """However a key leaves the queue, its namespace is forgotten with its last one."""
+    queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, flow=namespace_of)
+    queue.add("here/0", 1, now=0)
+    for number in range(1000):
+        queue.add(f"gone-{number}/0", 1, now=0)
+        queue.forget(f"gone-{number}/0")
+        queue.add(f"urgent-{number}/0", 1, now=0, priority=LOW)
+        queue.add(f"urgent-{number}/0", 1, now=0)
+        queue.forget(f"urgent-{number}/0")
+    assert flows(queue, HIGH) == {"here"}
+    assert flows(queue, LOW) == set()
+
+
+def flows(queue: WorkQueue[str, int], priority: Priority) -> set[Hashable]:
+    """Return the flows with ready keys of a priority."""
+    return {flow for lane in queue._lanes.values() for flow in lane.ready[priority]._flows}
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Random use, against a model of what has to be true."""
 
-    keys = st.sampled_from("abcdefgh")
+    keys = st.sampled_from(["a/1", "a/2", "a/3", "a/4", "b/1", "b/2", "c/1", "d/1"])
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue: WorkQueue[str, int] = WorkQueue(newer=is_newer)
+        self.queue: WorkQueue[str, int] = WorkQueue(newer=is_newer, flow=namespace_of)
         self.now = 0.0
         self.state = 0
         self.flying: dict[str, Item[str, int]] = {}
         self.wanted: dict[str, int] = {}
         """The state that each key still has to be looked at with, at least."""
+        self.passed: set[tuple[Priority, Hashable, Hashable]] = set()
+        """Flows that wait at a priority, each with one that was served there since."""
 
     @rule(key=keys, priority=st.sampled_from(Priority))
     def add(self, key: str, priority: Priority) -> None:
@@ -269,6 +317,14 @@ class QueueMachine(RuleBasedStateMachine):
             assert work.key not in self.flying, "in flight twice"
             assert work.state >= self.wanted.get(work.key, 0), "an old state was handed out"
             self.flying[work.key] = work
+            self.take_turns(work.priority, namespace_of(work.key))
+
+    def take_turns(self, priority: Priority, served: str) -> None:
+        """Check that no flow is served twice while another one waits."""
+        self.passed = {each for each in self.passed if each[:2] != (priority, served)}
+        for waiting in flows(self.queue, priority) - {served}:
+            assert (priority, waiting, served) not in self.passed, f"{served} was served twice while {waiting} waited"
+            self.passed.add((priority, waiting, served))
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), how=st.sampled_from(["done", "requeue"]), read_again=st.booleans())
@@ -296,6 +352,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.depth + len(self.flying) <= len(self.queue)
         assert len(self.queue) <= 8
         assert len(self.queue._timers) <= 2 * 8 + 65
+        self.passed = {each for each in self.passed if each[1] in flows(self.queue, each[0])}
 
     def teardown(self) -> None:
         """Left alone, everything that is wanted gets looked at."""
@@ -306,6 +363,7 @@ class QueueMachine(RuleBasedStateMachine):
         served = set(taken(self.queue, self.now + 1000))
         assert served >= self.wanted.keys()
         assert len(self.queue) == 0
+        assert not any(flows(self.queue, priority) for priority in Priority)
 
 
 TestQueueUnderRandomUse = QueueMachine.TestCase
