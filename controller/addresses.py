@@ -78,6 +78,19 @@ class RegistryHosting:
 
 
 @dataclass(frozen=True, slots=True)
+class Location:
+    """A repository's addresses, as in status.
+
+    Args:
+        uri: ``status.uri``.
+        references: ``status.references``.
+    """
+
+    uri: str
+    references: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryAddresses:
     """A registry's ``host[:port]`` as seen from each place; None where it is unknown.
 
@@ -115,6 +128,17 @@ class RegistryAddresses:
             container_runtime=address(references.get("containerRuntime")),
             cluster_network=address(references.get("clusterNetwork")),
         )
+
+    def locate(self, path: str) -> Location:
+        """Return ``status.uri`` and ``status.references`` of a repository.
+
+        Args:
+            path: The repository's path in the registry.
+
+        Raises:
+            InvalidNameError: One of them is longer than clients accept.
+        """
+        return Location(f"{self.uri}/{path}", self.references(path))
 
     def references(self, path: str) -> dict[str, str]:
         """Return ``status.references`` for a repository.

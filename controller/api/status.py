@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from controller.addresses import RegistryAddresses
+from controller.addresses import Location, RegistryAddresses
 from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.reasons import Reason
-from controller.api.target import Target
+from controller.api.target import Target, recorded_names
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.config import Timings
 from controller.durations import format_duration
@@ -112,7 +112,15 @@ class Decision:
     recheck_after: timedelta | None = None
 
 
-def decide(repository: ArtifactRepository, outcome: Outcome, *, now: datetime, timings: Timings) -> Decision:
+def decide(
+    repository: ArtifactRepository,
+    outcome: Outcome,
+    *,
+    now: datetime,
+    timings: Timings,
+    recorded: Location | None = None,
+    last_message: str | None = None,
+) -> Decision:
     """Return the status of an object after an attempt.
 
     Args:
@@ -120,14 +128,16 @@ def decide(repository: ArtifactRepository, outcome: Outcome, *, now: datetime, t
         outcome: The outcome of the attempt.
         now: The time, with zone.
         timings: Intervals and deadlines.
+        recorded: Where the repository in its status is; None where that is unknown, and what status says is kept.
+        last_message: The message of Ready that this process last decided on; a message of others is replaced.
     """
     match outcome:
         case Verified():
             return Decision(_verified(repository, outcome, now))
         case Suspended():
-            return Decision(_suspended(repository, outcome, now))
+            return Decision(_suspended(repository, outcome, recorded, now))
         case Failed():
-            return _failed(repository, outcome, now, timings)
+            return _failed(repository, outcome, recorded, last_message, now, timings)
 
 
 def merge_patch(current: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -160,30 +170,34 @@ def fingerprint(status: Mapping[str, Any]) -> int:
 
 
 def _verified(repository: ArtifactRepository, outcome: Verified, now: datetime) -> dict[str, Any]:
-    target, addresses = outcome.target, outcome.addresses
-    references = addresses.references(target.path)
+    target = outcome.target
+    location = outcome.addresses.locate(target.path)
     status = _handled(repository)
     status["registry"] = target.registry
     status["repositoryName"] = target.repository_name
-    status["uri"] = f"{addresses.uri}/{target.path}"
-    status.pop("references", None)
-    if references:
-        status["references"] = references
     status["origin"] = str(outcome.origin)
-    ready = _Condition(ConditionStatus.TRUE, Reason.REPOSITORY_READY, _how_to_use(references, status["uri"]))
+    _set_location(status, location)
+    ready = _Condition(ConditionStatus.TRUE, Reason.REPOSITORY_READY, _how_to_use(location))
     status["conditions"] = _conditions(repository, now, {ConditionType.READY: ready})
     return status
 
 
-def _how_to_use(references: Mapping[str, str], uri: str) -> str:
+def _set_location(status: dict[str, Any], location: Location) -> None:
+    status["uri"] = location.uri
+    status.pop("references", None)
+    if location.references:
+        status["references"] = location.references
+
+
+def _how_to_use(location: Location) -> str:
     """Return how to push and pull, by the addresses that are known; ``URI`` stands for ``status.uri``.
 
     An address that only Pods are known to reach is not offered for ``image:``: the kubelet pulls from the node, where
     a Service's name usually does not resolve.
     """
     host, runtime, pod = (
-        "URI" if address == uri else address
-        for address in (references.get(place) for place in ("host", "containerRuntime", "clusterNetwork"))
+        "URI" if address == location.uri else address
+        for address in map(location.references.get, ("host", "containerRuntime", "clusterNetwork"))
     )
     if host == runtime == "URI":
         return "Push and pull URI:TAG"
@@ -199,8 +213,13 @@ def _how_to_use(references: Mapping[str, str], uri: str) -> str:
     return "; ".join(parts) or "Push to URI:TAG"
 
 
-def _suspended(repository: ArtifactRepository, outcome: Suspended, now: datetime) -> dict[str, Any]:
-    status = _handled(repository)
+def _suspended(
+    repository: ArtifactRepository, outcome: Suspended, recorded: Location | None, now: datetime
+) -> dict[str, Any]:
+    status = _unverified(repository, recorded)
+    if "uri" not in status:
+        names = {"registry": outcome.registry, "repositoryName": outcome.repository_name}
+        status |= {name: value for name, value in names.items() if name in status}
     ready = repository.condition(ConditionType.READY)
     if not ready:
         suspended = _Condition(ConditionStatus.FALSE, Reason.SUSPENDED, _SUSPENDED)
@@ -215,7 +234,14 @@ def _suspended(repository: ArtifactRepository, outcome: Suspended, now: datetime
     return status
 
 
-def _failed(repository: ArtifactRepository, outcome: Failed, now: datetime, timings: Timings) -> Decision:
+def _failed(
+    repository: ArtifactRepository,
+    outcome: Failed,
+    recorded: Location | None,
+    last_message: str | None,
+    now: datetime,
+    timings: Timings,
+) -> Decision:
     same = _is_same_target(repository, outcome.registry, outcome.repository_name)
     was_ready = same and bool(repository.status.get("uri"))
     ready = repository.condition(ConditionType.READY)
@@ -225,16 +251,16 @@ def _failed(repository: ArtifactRepository, outcome: Failed, now: datetime, timi
         if patience > timedelta(0):
             return Decision(repository.status, recheck_after=patience)
 
-    status = _handled(repository)
+    status = _unverified(repository, recorded)
     if not same:
-        for name in ("uri", "references", "origin", "repositoryName"):
-            status.pop(name, None)
+        _remove_location(status)
+        status.pop("repositoryName", None)
     status["registry"] = outcome.registry
     if outcome.repository_name is not None:
         status["repositoryName"] = outcome.repository_name
 
     ready_status = ConditionStatus.UNKNOWN if was_ready and not terminal else ConditionStatus.FALSE
-    message = _stable_message(ready, ready_status, outcome)
+    message = _stable_message(ready, ready_status, outcome, last_message)
     conditions = {ConditionType.READY: _Condition(ready_status, outcome.reason, message)}
     recheck_after = None
     if terminal:
@@ -250,11 +276,16 @@ def _failed(repository: ArtifactRepository, outcome: Failed, now: datetime, timi
     return Decision(status, recheck_after)
 
 
-def _stable_message(ready: Mapping[str, Any], ready_status: ConditionStatus, outcome: Failed) -> str:
-    """Return the current message if only its detail would change, which is not worth a write for each object."""
-    kept = ready.get("message", "")
-    unchanged = (ready.get("status"), ready.get("reason")) == (ready_status, outcome.reason)
-    return kept if unchanged and kept.startswith(outcome.subject) else outcome.message
+def _stable_message(
+    ready: Mapping[str, Any], ready_status: ConditionStatus, outcome: Failed, last_message: str | None
+) -> str:
+    """Return the current message if only its detail would change, which is not worth a write for each object.
+
+    A message that this process did not decide on may say anything after its first words, so it is replaced.
+    """
+    current = (ready.get("status"), ready.get("reason"), ready.get("message"))
+    is_own = current == (ready_status, outcome.reason, last_message)
+    return last_message if is_own and last_message and last_message.startswith(outcome.subject) else outcome.message
 
 
 def _time_left(repository: ArtifactRepository, now: datetime, timings: Timings) -> timedelta:
@@ -294,6 +325,21 @@ def _handled(repository: ArtifactRepository) -> dict[str, Any]:
     if repository.requested_at is not None and not repository.suspend:
         status["lastHandledReconcileAt"] = repository.requested_at
     return status
+
+
+def _unverified(repository: ArtifactRepository, recorded: Location | None) -> dict[str, Any]:
+    """Return a copy of the status, handled, with the addresses that the operator would write for its repository."""
+    status = _handled(repository)
+    if recorded_names(repository) is None:
+        _remove_location(status)
+    elif recorded:
+        _set_location(status, recorded)
+    return status
+
+
+def _remove_location(status: dict[str, Any]) -> None:
+    for name in ("uri", "references", "origin"):
+        status.pop(name, None)
 
 
 def _is_same_target(repository: ArtifactRepository, registry: str, repository_name: str | None) -> bool:

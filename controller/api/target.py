@@ -50,7 +50,8 @@ def intended_registry(repository: ArtifactRepository, config: OperatorConfig) ->
         repository: The object.
         config: The operator's configuration.
     """
-    return repository.registry or _kept(repository)[0] or config.default_registry
+    recorded = recorded_names(repository)
+    return repository.registry or (recorded[0] if recorded else config.default_registry)
 
 
 def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Target | Refusal:
@@ -74,9 +75,9 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
             registry,
             repository.repository_name,
         )
-    kept_registry, kept_name = _kept(repository)
+    recorded = recorded_names(repository)
     try:
-        name = _name(repository, binding, kept_name if kept_registry == registry else None)
+        name = _name(repository, binding, recorded[1] if recorded and recorded[0] == registry else None)
         path = join_path(binding.prefix(registry), name)
     except InvalidNameError as error:
         return Refusal(
@@ -109,12 +110,16 @@ def _rename(repository: ArtifactRepository, registry: str, name: str | None, *, 
     return f"set spec.repositoryName to {to}"
 
 
-def _kept(repository: ArtifactRepository) -> tuple[str | None, str | None]:
-    """Return registry and name from status; None for values that the operator cannot have written."""
+def recorded_names(repository: ArtifactRepository) -> tuple[str, str] | None:
+    """Return registry and name of the repository in status; None without ``uri``, and for values that cannot be ours.
+
+    Args:
+        repository: The object.
+    """
     status = repository.status
     registry, name = status.get("registry") or "", status.get("repositoryName") or ""
     if not status.get("uri") or not (is_repository_name(registry) and is_repository_name(name)):
-        return None, None
+        return None
     return registry, name
 
 

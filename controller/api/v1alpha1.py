@@ -21,6 +21,9 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 REQUESTED_AT_ANNOTATION: Final = f"{GROUP}/requestedAt"
 """A new value (usually the time) requests a verification; it is echoed in ``lastHandledReconcileAt``."""
 
+MAX_REQUESTED_AT: Final = 256
+"""Length in characters at which a requestedAt is cut off: an annotation may have 256 KiB, and status repeats it."""
+
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -47,7 +50,7 @@ class ArtifactRepository:
         repository_name: ``spec.repositoryName``, if set.
         registry: ``spec.registry``, if set.
         suspend: ``spec.suspend``.
-        requested_at: Value of the requestedAt annotation, if set.
+        requested_at: Value of the requestedAt annotation, if set; not more than its first characters.
         status: ``status`` as read, with conditions of other owners.
     """
 
@@ -78,6 +81,7 @@ class ArtifactRepository:
         status = _mapping(body.get("status"))
         for condition in status.get("conditions") or ():
             _mapping(condition)
+        requested_at = _mapping(metadata.get("annotations")).get(REQUESTED_AT_ANNOTATION)
         return cls(
             key=Key(_text(metadata["namespace"]), _text(metadata["name"])),
             uid=_text(metadata["uid"]),
@@ -87,7 +91,7 @@ class ArtifactRepository:
             repository_name=spec.get("repositoryName"),
             registry=spec.get("registry"),
             suspend=bool(spec.get("suspend")),
-            requested_at=_mapping(metadata.get("annotations")).get(REQUESTED_AT_ANNOTATION),
+            requested_at=None if requested_at is None else _text(requested_at)[:MAX_REQUESTED_AT],
             status=status,
         )
 

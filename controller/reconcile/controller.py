@@ -339,6 +339,7 @@ class Controller:
                 item.state,
                 failing_for=timedelta(seconds=0 if since is None else now - since),
                 reservation=record.reservation if record else None,
+                last_message=record.message if record else None,
             )
         except LeadershipLost as error:
             logger.info("Stopped reconciling %s: %s", item.key, error)
@@ -369,6 +370,7 @@ class Controller:
         if record is not None:  # it may have been forgotten while in flight
             record.ready = _ready_status(result.repository)
             record.reservation = result.reservation
+            record.message = result.message
             record.note_attempt(now, failed=isinstance(result.outcome, Failed))
             if result.write_error is None:
                 record.api_failures = 0

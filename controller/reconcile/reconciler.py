@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from controller.addresses import RegistryAddresses
+from controller.api.conditions import ConditionType
 from controller.api.reasons import Reason
 from controller.api.status import (
     TERMINAL_REASONS,
+    Decision,
     Failed,
     Outcome,
     Suspended,
@@ -28,8 +29,8 @@ from controller.reconcile.explanations import explain
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
 from controller.reconcile.objectlog import log_recreation, log_write
 from controller.reconcile.ratelimit import RateLimiter, Reservation
+from controller.reconcile.recorded import addresses_to_write, known_origin, recorded_location
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
-from controller.registry.protocol import Origin
 
 QUICK: Final = Backoff(first=0.5, cap=60.0)
 """For failures that may pass in a moment."""
@@ -102,12 +103,14 @@ class Result:
         written: Whether its status was written.
         write_error: Why its status could not be written; None if it could, or did not have to.
         recreated: Whether a missing repository was created again.
+        message: The message of Ready that was decided on.
     """
 
     repository: ArtifactRepository
     outcome: Outcome
     requeue: Requeue
     registry: str | None
+    message: str
     reservation: Reservation | None = None
     written: bool = False
     write_error: KubernetesError | None = None
@@ -152,7 +155,12 @@ class Reconciler:
         self._failure_writes = RateLimiter(rate=FAILURE_WRITES_PER_SECOND, clock=clock)
 
     async def reconcile(
-        self, repository: ArtifactRepository, *, failing_for: timedelta, reservation: Reservation | None = None
+        self,
+        repository: ArtifactRepository,
+        *,
+        failing_for: timedelta,
+        reservation: Reservation | None = None,
+        last_message: str | None = None,
     ) -> Result:
         """Reconcile one object once.
 
@@ -160,19 +168,20 @@ class Reconciler:
             repository: Its newest known state.
             failing_for: How long its attempts have been failing.
             reservation: The reservation of the previous result.
+            last_message: The message of the previous result.
 
         Raises:
             LeadershipLost: This process must not act any more.
         """
         attempt = await self._attempt(repository, failing_for)
-        timings = self._registries.config.timings
-        decision = decide(repository, attempt.outcome, now=self._clock.now(), timings=timings)
+        decision = self._decide(repository, attempt.outcome, last_message)
         patch = merge_patch(repository.status, decision.status)
         result = functools.partial(
             Result,
             outcome=attempt.outcome,
             registry=attempt.registry.name if attempt.registry else None,
             recreated=attempt.recreated,
+            message=replace(repository, status=decision.status).condition(ConditionType.READY).get("message", ""),
         )
         if patch is not None and isinstance(attempt.outcome, Failed):
             reservation = reservation or self._failure_writes.reserve()
@@ -191,6 +200,16 @@ class Reconciler:
             repository = written
         requeue = self._requeue(attempt, decision.recheck_after)
         return result(repository, requeue=requeue, written=patch is not None)
+
+    def _decide(self, repository: ArtifactRepository, outcome: Outcome, last_message: str | None) -> Decision:
+        return decide(
+            repository,
+            outcome,
+            now=self._clock.now(),
+            timings=self._registries.config.timings,
+            recorded=None if isinstance(outcome, Verified) else recorded_location(repository, self._registries),
+            last_message=last_message,
+        )
 
     def _requeue(self, attempt: _Attempt, recheck_after: timedelta | None) -> Requeue:
         """Return when to reconcile again, no later than the passing of time alone changes the status."""
@@ -219,7 +238,7 @@ class Reconciler:
         except InvalidNameError as error:
             message = f"{error}; use a shorter name or pathPrefix"
             return _Attempt(Failed(Reason.INVALID_NAME, message, "", target.registry, target.repository_name), Done())
-        known = _known_origin(repository, target)
+        known = known_origin(repository, target)
         ensure = functools.partial(registry.client.ensure, target.path, known_origin=known)
         try:
             ensured = await registry.breaker.call(repository.key, ensure, may_push=known is None)
@@ -229,7 +248,7 @@ class Reconciler:
             return self._failed(target, registry, rejected.failure, outage)
         except RegistryError as error:
             return self._failed(target, registry, error, failing_for)
-        addresses = self._addresses(repository, target, registry, known)
+        addresses = addresses_to_write(repository, target, self._registries)
         # At another address it would be a new repository.
         is_same_place = repository.status.get("uri") == f"{addresses.uri}/{target.path}"
         recreated = ensured.created and known is not None and is_same_place
@@ -237,14 +256,6 @@ class Reconciler:
             self._events.event(repository, EventType.WARNING, "RepositoryRecreated", _recreated_message(registry))
             log_recreation(repository, target.registry)
         return _Attempt(Verified(target, addresses, ensured.origin), Done(), registry, recreated)
-
-    def _addresses(
-        self, repository: ArtifactRepository, target: Target, registry: ManagedRegistry, known: Origin | None
-    ) -> RegistryAddresses:
-        """Return the addresses to write: those that status has, while it is unknown what the cluster advertises."""
-        if known is None or self._registries.are_addresses_known(registry.name):
-            return registry.addresses
-        return RegistryAddresses.from_status(repository.status, target.path) or registry.addresses
 
     def _failed(
         self, target: Target, registry: ManagedRegistry, error: RegistryError, failing_for: timedelta
@@ -276,17 +287,3 @@ def _after(requeue: Requeue, delay: float) -> Requeue:
 
 def _recreated_message(registry: ManagedRegistry) -> str:
     return f"The repository was missing from registry '{registry.name}' and was recreated empty; push its images again."
-
-
-def _known_origin(repository: ArtifactRepository, target: Target) -> Origin | None:
-    """Return the origin that status records for this repository; None where it has not been verified yet."""
-    status = repository.status
-    if not status.get("uri") or (status.get("registry"), status.get("repositoryName")) != (
-        target.registry,
-        target.repository_name,
-    ):
-        return None
-    try:
-        return Origin(status.get("origin", ""))
-    except ValueError:
-        return None

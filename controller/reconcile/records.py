@@ -24,6 +24,7 @@ class Record:
         failures: Consecutive attempts that are retried.
         failing_since: When its repository could first not be verified, on the monotonic clock; None if it was verified.
         api_failures: Consecutive failures of requests to the API server.
+        message: The message of Ready that was last decided on; None before the first attempt.
     """
 
     last_seen: float
@@ -34,6 +35,7 @@ class Record:
     failures: int = 0
     failing_since: float | None = None
     api_failures: int = 0
+    message: str | None = None
 
     def note_attempt(self, now: float, *, failed: bool) -> None:
         """Record whether an attempt could verify the repository.

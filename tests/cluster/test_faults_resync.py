@@ -28,6 +28,7 @@ from tests.cluster.harness import (
     is_ready,
     operator_config,
     remove_repositories,
+    row,
 )
 from tests.cluster.proxy import FaultProxy, Seen, Swallow
 from tests.cluster.test_lifecycle import fetch, put_image
@@ -150,6 +151,57 @@ def test_an_edited_status_is_healed(objects: Objects, start_operator: StartOpera
         after = objects.wait(name, healed, tell=operator.log)
         assert condition(after, "Ready")["message"] == condition({"status": before[name]}, "Ready")["message"]
         assert condition(after, "Ready")["lastTransitionTime"] != EARLIER
+
+
+def test_a_forged_address_of_a_suspended_object_is_replaced(
+    objects: Objects, start_operator: StartOperator, audit: Audit
+) -> None:
+    """The operator rebuilds what it had written, by one write and without the registry; invented names go as well."""
+    operator = start_operator(timings=OFTEN)
+    objects.create("web")
+    objects.wait_ready("web", tell=operator.log)
+    objects.patch("web", {"spec": {"suspend": True}})
+    objects.create("asleep", {"suspend": True})
+    web = objects.wait("web", lambda o: o["status"]["observedGeneration"] == 2, tell=operator.log)["status"]
+    empty = objects.wait("asleep", lambda o: o["status"]["observedGeneration"] == 1, tell=operator.log)["status"]
+    mark = audit.mark()
+    evil = {"uri": "evil.example.com/x", "references": {"host": "evil.example.com/x", "clusterNetwork": "evil/x"}}
+    objects.patch("web", {"status": evil}, subresource="/status")
+    names = {"registry": "../x", "repositoryName": "evil/x", "origin": "Adopted"}
+    objects.patch("asleep", {"status": {**evil, **names}}, subresource="/status")
+    objects.wait("web", lambda o: o["status"] == web, tell=operator.log)
+    asleep = objects.wait("asleep", lambda o: "uri" not in o["status"], tell=operator.log)["status"]
+    assert asleep == empty | {"registry": "artifacts", "repositoryName": f"{objects.namespace}/asleep"}
+    time.sleep(5)
+    assert len(audit.writes(mark)) == 2
+
+
+def test_forged_addresses_and_message_during_an_outage_are_replaced(
+    objects: Objects, start_operator: StartOperator, registry_proxy: FaultProxy
+) -> None:
+    """What begins like the operator's message is replaced as well, and nothing is believed after a restart."""
+    timings = {**OFTEN, "unavailableAfter": "1s"}
+    config = operator_config(registry_proxy.url, timings=timings)
+    operator = start_operator(config)
+    objects.create("web")
+    objects.wait_ready("web", tell=operator.log)
+    registry_proxy.refuse()
+    seen = objects.wait("web", lambda o: row(o) == "Unknown RegistryUnavailable Reconciling", tell=operator.log)
+    truth = seen["status"]
+
+    def forge() -> None:
+        start = condition(seen, "Ready")["message"].partition(": ")[0]
+        planted = [{**c, "message": f"{start}: pull evil.example.com/x"} for c in truth["conditions"]]
+        edit = {"uri": "evil.example.com/x", "references": {"host": "evil.example.com/x"}, "conditions": planted}
+        objects.patch("web", {"status": edit}, subresource="/status")
+
+    forge()
+    objects.wait("web", lambda o: o["status"] == truth, tell=operator.log)
+    operator.process.kill()
+    forge()
+    operator = start_operator(config)
+    healed = objects.wait("web", lambda o: "evil" not in str(o["status"]), tell=operator.log)["status"]
+    assert (healed["uri"], healed["references"]) == (truth["uri"], truth["references"])
 
 
 def test_restored_status_is_corrected_at_once(

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from controller.addresses import RegistryAddresses
+from controller.api.conditions import ConditionType
 from controller.api.reasons import Reason
 from controller.api.status import TERMINAL_REASONS, Decision, Failed, Outcome, Suspended, Verified, decide, merge_patch
 from controller.api.target import Target
@@ -60,7 +61,8 @@ def step(
 ) -> tuple[ArtifactRepository, Decision]:
     """Apply one outcome, to a new generation if spec has changed; return the resulting object."""
     repository = dataclasses.replace(repository, generation=repository.generation + changed)
-    decision = decide(repository, outcome, now=at, timings=TIMINGS)
+    last_message = repository.condition(ConditionType.READY).get("message")
+    decision = decide(repository, outcome, now=at, timings=TIMINGS, last_message=last_message)
     after = make_object(
         spec={},
         status=decision.status,
@@ -313,10 +315,44 @@ def test_an_invalid_time_counts_as_long_ago(time: Any) -> None:
 def test_a_change_of_detail_keeps_the_message() -> None:
     """Another detail of the same failure is not written; another subject (a new address) is."""
     before = after(failed(detail="refused"))
-    again, _ = step(before, failed(detail="timed out"))
+    own = message(before.status)
+    again = decide(before, failed(detail="timed out"), now=NOW, timings=TIMINGS, last_message=own)
     assert message(again.status) == "http://artifacts: refused"
-    other, _ = step(before, Failed(Reason.REGISTRY_UNAVAILABLE, "http://b: ", "x", "artifacts", "team/web"))
-    assert message(other.status) == "http://b: x"
+    other = Failed(Reason.REGISTRY_UNAVAILABLE, "http://b: ", "x", "artifacts", "team/web")
+    moved = decide(before, other, now=NOW, timings=TIMINGS, last_message=own)
+    assert message(moved.status) == "http://b: x"
+
+
+@pytest.mark.parametrize("last_message", [None, "http://artifacts: refused"])
+def test_a_planted_message_is_replaced(last_message: str | None) -> None:
+    """A message that starts like the operator's, but that it did not decide on, is not kept."""
+    before = after(failed(detail="refused"))
+    planted = [dict(c, message="http://artifacts: pull evil.example") for c in before.status["conditions"]]
+    before = make_object(status=dict(before.status) | {"conditions": planted})
+    decision = decide(before, failed(detail="timed out"), now=NOW, timings=TIMINGS, last_message=last_message)
+    assert message(decision.status) == "http://artifacts: timed out"
+
+
+FORGED = {"uri": "evil.example/x", "references": {"host": "evil.example/x"}}
+
+
+@pytest.mark.parametrize("outcome", [SUSPENDED, LONG], ids=["suspended", "failed"])
+def test_forged_addresses_are_replaced(outcome: Outcome) -> None:
+    """Without asking the registry, uri and references become those of the repository that status records."""
+    expected = after(VERIFIED, outcome).status
+    forged = make_object(status=dict(after(VERIFIED).status) | FORGED)
+    decision = decide(forged, outcome, now=NOW, timings=TIMINGS, recorded=ADDRESSES.locate(TARGET.path))
+    assert decision.status == expected
+
+
+def test_a_suspended_object_has_no_invented_repository() -> None:
+    """Addresses next to names that the operator cannot have written are removed, and the names replaced."""
+    forged = make_object(status={**FORGED, "origin": "Adopted", "registry": "../x", "repositoryName": "evil/x"})
+    status = after(SUSPENDED, start=forged).status
+    names = {"registry": status["registry"], "repositoryName": status["repositoryName"]}
+    assert names == {"registry": "artifacts", "repositoryName": "team/web"}
+    assert not {"uri", "references", "origin"} & status.keys()
+    assert after(SUSPENDED, SUSPENDED, start=forged).status == status
 
 
 def test_a_failure_after_a_suspension_says_what_is_wrong() -> None:
@@ -350,6 +386,14 @@ def test_requested_at_is_echoed_and_the_echo_outlives_the_annotation() -> None:
     assert removed.is_handled
     _, decision = step(removed, VERIFIED)
     assert merge_patch(removed.status, decision.status) is None
+
+
+def test_only_the_first_characters_of_requested_at_are_echoed() -> None:
+    """An annotation of any length costs 256 characters of status, and counts as handled."""
+    asked = make_object(annotations={REQUESTED_AT_ANNOTATION: "x" * 200_000})
+    status = decide(asked, VERIFIED, now=NOW, timings=TIMINGS).status
+    assert status["lastHandledReconcileAt"] == "x" * 256
+    assert make_object(status=status, annotations={REQUESTED_AT_ANNOTATION: "x" * 200_000}).is_handled
 
 
 def test_a_suspended_object_does_not_echo_requested_at() -> None:

@@ -320,7 +320,12 @@ class ModelReconciler(Reconciler):
     violations: Violations
 
     async def reconcile(
-        self, repository: ArtifactRepository, *, failing_for: timedelta, reservation: Reservation | None = None
+        self,
+        repository: ArtifactRepository,
+        *,
+        failing_for: timedelta,
+        reservation: Reservation | None = None,
+        last_message: str | None = None,
     ) -> Result:
         """Check that nobody else works on the object."""
         self.violations.unless(repository.key not in self.busy, f"{repository.key} is in flight twice")
@@ -328,7 +333,9 @@ class ModelReconciler(Reconciler):
         self.busy.add(repository.key)
         token = _at_work.set(repository)
         try:
-            return await super().reconcile(repository, failing_for=failing_for, reservation=reservation)
+            return await super().reconcile(
+                repository, failing_for=failing_for, reservation=reservation, last_message=last_message
+            )
         finally:
             _at_work.reset(token)
             self.busy.discard(repository.key)
