@@ -18,6 +18,12 @@ from controller.errors import BindingConfigInvalid, ConfigError
 _MAX_SIZE: Final = 1 << 20
 """Largest file, in bytes. A ConfigMap has no more, and PyYAML takes half a minute for this much."""
 
+_MAX_DEPTH: Final = 20
+"""Deepest nesting; a valid file has six levels."""
+
+_MAX_REPEATED: Final = 10_000
+"""Most nodes that aliases may add to a file; without a limit, a few lines of aliases and merge keys exhaust memory."""
+
 _MAX_SENTENCE: Final = 400
 _MAX_MESSAGE: Final = 1200
 """Longest description of one wrong field, and of all, in characters: the kubelet keeps the last 2048 bytes of a log as
@@ -42,8 +48,53 @@ def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBindin
         raise BindingConfigInvalid(binding_name, _sentences(error)) from error
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Loader that rejects a mapping with two equal keys, of which YAML would silently use the last one."""
+class _StrictLoader(yaml.SafeLoader):
+    """Loader that limits nesting and aliases, and rejects a mapping with two equal keys.
+
+    YAML would silently use the last one of them.
+
+    Args:
+        text: YAML.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._nodes = 0
+        self._sizes: dict[yaml.Node, int] = {}
+        self._repeated = 0
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - the name in PyYAML
+        """Read a ``[`` or ``{``; the scanner reads many ahead, in quadratic time."""
+        self._check_depth(self.flow_level, self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node; refuse aliases that would repeat too much, counting aliases in what they repeat."""
+        is_alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self._check_depth(self._depth, mark)
+        self._depth += 1
+        before = self._nodes
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if not is_alias:
+            self._nodes += 1
+            self._sizes[node] = self._nodes - before
+            return node
+        if node not in self._sizes:
+            raise yaml.MarkedYAMLError(problem="an alias in the node that it repeats", problem_mark=mark)
+        self._nodes += self._sizes[node]
+        self._repeated += self._sizes[node]
+        if self._repeated > _MAX_REPEATED:
+            raise yaml.MarkedYAMLError(problem=f"aliases repeat more than {_MAX_REPEATED} nodes", problem_mark=mark)
+        return node
+
+    @staticmethod
+    def _check_depth(depth: int, mark: yaml.Mark) -> None:
+        if depth >= _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_MAX_DEPTH} levels", problem_mark=mark)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Compose a mapping, before merge keys (``<<``) add fields that the mapping may override."""
@@ -68,10 +119,10 @@ def read_yaml(text: str) -> Any:
         text: The document.
 
     Raises:
-        ConfigError: The text is not valid YAML, or has duplicate keys.
+        ConfigError: The text is not valid YAML, has duplicate keys, or is nested or repeated by aliases too much.
     """
     try:
-        loader = _UniqueKeyLoader(text)
+        loader = _StrictLoader(text)
         try:
             return loader.get_single_data()
         finally:

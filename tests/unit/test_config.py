@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -142,6 +143,43 @@ def test_errors_name_the_path_of_the_field(text: str, complaint: str) -> None:
     """Each message has the path of the field and says what to write instead."""
     with pytest.raises(ConfigError, match=re.escape(complaint)):
         parse_config(text)
+
+
+def _bomb(levels: int, value: str) -> str:
+    """Return a file in which each level repeats the one before it."""
+    lines = [f"a{level}: &a{level} {value.format(f'*a{level - 1}')}" for level in range(1, levels)]
+    return "\n".join(["a0: &a0 {x: 1}", *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (_bomb(12, "{{<<: [{0}, {0}, {0}]}}"), "aliases repeat more than 10000 nodes"),
+        (_bomb(30, "{{<<: [{0}, {0}]}}"), "aliases repeat more than 10000 nodes"),
+        (_bomb(12, "[{0}, {0}, {0}]"), "aliases repeat more than 10000 nodes"),
+        ("a: &a {b: *a}", "an alias in the node that it repeats"),
+        ("[" * 8000, "nested deeper than 20 levels (line 1, column 21)"),
+        ("{a: " * 8000, "nested deeper than 20 levels"),
+        ("- " * 8000, "nested deeper than 20 levels"),
+        ("".join(f"{' ' * level}a:\n" for level in range(300)), "nested deeper than 20 levels"),
+    ],
+    ids=["merge", "merge-twice", "list", "recursive", "flow", "flow-mapping", "sequence", "block"],
+)
+def test_a_bomb_is_refused_quickly(text: str, complaint: str) -> None:
+    """Aliases and nesting that would cost minutes or the stack are refused with one sentence."""
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        parse_config(text)
+    assert time.process_time() - began < 0.5
+
+
+def test_aliases_are_allowed() -> None:
+    """Forty registries may share their fields by a merge key."""
+    names = [f"r{number}" for number in range(40)]
+    registries = "".join(f"  {name}: {{<<: *common, pathPrefix: {name}}}\n" for name in names)
+    first = "  artifacts: &common {registryUrl: 'http://registry:5000', repositoryPolicy: Any}\n"
+    config = parse_config(f"defaultRegistry: artifacts\nregistries:\n{first}{registries}")
+    assert {binding.registry_url for binding in config.registries.values()} == {"http://registry:5000"}
 
 
 @pytest.mark.parametrize(
