@@ -200,7 +200,7 @@ def run(
     help="Configuration file; - for standard input.",
 )
 def check(config: Path) -> None:
-    """Validate a configuration file and show the URL of each registry."""
+    """Validate a configuration file and show the URL of each registry, and who may use it."""
     name = "standard input" if str(config) == "-" else str(config)
     try:
         loaded = read_config(sys.stdin.buffer, name=name) if str(config) == "-" else load_config(config)
@@ -209,4 +209,5 @@ def check(config: Path) -> None:
     click.echo(f"{click.format_filename(name)}: valid; registries: {', '.join(sorted(loaded.registries))}")
     for binding_name, binding in sorted(loaded.registries.items()):
         default = " (default)" if binding_name == loaded.default_registry else ""
-        click.echo(f"  {binding_name}: {binding.registry_url}{default}")
+        namespaces = f", namespaces: {', '.join(binding.namespaces)}" if binding.namespaces else ""
+        click.echo(f"  {binding_name}: {binding.registry_url}{default}{namespaces}")

@@ -10,7 +10,7 @@ import re
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -31,7 +31,9 @@ from controller.names import (
     DEFAULT_PORTS,
     MAX_REGISTRY_PATH,
     MAX_REPOSITORY_NAME,
+    NAMESPACE_GLOB_PATTERN,
     is_host,
+    is_namespace_in,
     is_nested,
     is_within_namespace,
     validate_repository_name,
@@ -62,6 +64,19 @@ def _check_file(value: Path) -> Path:
 
 File = Annotated[Path, AfterValidator(_check_file)]
 """Path of a file."""
+
+
+def _check_namespaces(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("list at least one namespace, or omit the field to allow all")
+    for pattern in value:
+        if not re.fullmatch(NAMESPACE_GLOB_PATTERN, pattern):
+            raise ValueError(f"{shown(pattern)} is not the name of a namespace: write for example team-a, or team-*")
+    return value
+
+
+Namespaces = Annotated[tuple[str, ...], AfterValidator(_check_namespaces)]
+"""Names of namespaces, or patterns of them such as ``team-*``."""
 
 
 def _authority(url: str) -> str:
@@ -176,7 +191,13 @@ class RegistryBinding(_Model):
         "{namespace}/{name}", description="Name of the repository of an object without `repositoryName`."
     )
     repository_policy: RepositoryPolicy = Field(
-        RepositoryPolicy.ANY, description="Which repository names objects may choose."
+        RepositoryPolicy.ANY,
+        description="Which repository names objects may choose. Default: the top-level `repositoryPolicy`.",
+    )
+    namespaces: Namespaces | None = Field(
+        None,
+        description="Namespaces whose objects may use this registry; `*` stands for any characters, as in `team-*`. "
+        "Default: all.",
     )
     credentials: Credentials | None = Field(None, description="The operator's credentials. Default: anonymous.")
     tls: TLS | None = Field(None, description="How the registry's certificate is verified. Default: the system's CAs.")
@@ -263,6 +284,10 @@ class RegistryBinding(_Model):
         parts = urlsplit(self.registry_url)
         return parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
 
+    def is_open_to(self, namespace: str) -> bool:
+        """Return whether objects in a namespace may use this registry."""
+        return self.namespaces is None or is_namespace_in(namespace, self.namespaces)
+
     def prefix(self, binding_name: str) -> str:
         """Return the path prefix of repositories of this binding; empty for none."""
         return binding_name if self.path_prefix is None else self.path_prefix
@@ -295,7 +320,22 @@ class OperatorConfig(_Model):
     registries: dict[
         Annotated[str, Field(pattern=BINDING_NAME_PATTERN, max_length=MAX_PATH_PREFIX)], RegistryBinding
     ] = Field(min_length=1, description="The registries, by binding name.")
+    repository_policy: RepositoryPolicy = Field(
+        RepositoryPolicy.ANY, description="`repositoryPolicy` of registries that set none."
+    )
     timings: Timings = Field(default_factory=Timings, description="Intervals and deadlines.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_policy_down(cls, data: Any) -> Any:
+        """Give each registry without a policy the general one; what is malformed is left to later validation."""
+        match data:
+            case {"repositoryPolicy": policy, "registries": dict(registries)}:
+                general = {"repositoryPolicy": policy}
+                passed = {name: general | one if isinstance(one, dict) else one for name, one in registries.items()}
+                return data | {"registries": passed}
+            case _:
+                return data
 
     @model_validator(mode="after")
     def _check_default(self) -> Self:
@@ -318,6 +358,15 @@ class OperatorConfig(_Model):
                     f"Namespaced: give them prefixes that do not contain each other"
                 )
         return self
+
+    @property
+    def unrestricted(self) -> list[str]:
+        """The registries where objects of any namespace may choose any repository name."""
+        return [
+            name
+            for name, binding in self.registries.items()
+            if binding.repository_policy is RepositoryPolicy.ANY and binding.namespaces is None
+        ]
 
 
 def field_names() -> frozenset[str]:

@@ -130,6 +130,7 @@ class Manager:
             self._install_signal_handlers()
             _raise_descriptor_limit()
             await self._unless_stopping(self._connect())
+            self._warn_of_unrestricted()
             await self._start_servers(stack)
             events: EventRecorder = NoEventRecorder()
             if self._options.events:
@@ -152,6 +153,15 @@ class Manager:
             authorize = TokenReviewer(self._api, self._clock).authorize if options.authorization else None
             application = metrics_application(self._metrics, authorize)
             await stack.enter_async_context(serve(application, options.address, tls=tls))
+
+    def _warn_of_unrestricted(self) -> None:
+        """Warn of registries where all namespaces of the cluster share one set of repository names."""
+        if self._config.unrestricted and not self._options.scope.namespaces:
+            logger.warning(
+                "In registry %s, any namespace may use the repositories of any other: "
+                "set repositoryPolicy: Namespaced, or list its namespaces",
+                ", ".join(self._config.unrestricted),
+            )
 
     async def _connect(self) -> None:
         """Read the credentials; without any, the process fails at once."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Final, NewType
 
 from controller.errors import InvalidNameError
@@ -33,6 +35,9 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 MAX_REFERENCE: Final = 255
 """Longest reference without tag in characters, host included: many clients accept no more (OCI distribution
 specification v1.1, "Pulling manifests", note to implementers), among them the kubelet of Kubernetes 1.29."""
+
+NAMESPACE_GLOB_PATTERN: Final = r"^[a-z0-9*]([-a-z0-9*]*[a-z0-9*])?$"
+"""Name of a namespace, or a pattern of names in which ``*`` stands for any characters."""
 
 _NAME = re.compile(REPOSITORY_NAME_PATTERN)
 _TAG = re.compile(r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")
@@ -169,6 +174,11 @@ def _expand(template: str, *, namespace: str, name: str) -> str:
 def is_within_namespace(repository_name: str, namespace: str) -> bool:
     """Return whether policy ``Namespaced`` allows ``repository_name`` to objects in ``namespace``."""
     return repository_name.startswith((f"{namespace}/", f"{namespace}."))
+
+
+def is_namespace_in(namespace: str, patterns: Iterable[str]) -> bool:
+    """Return whether a namespace matches one of some patterns (see :data:`NAMESPACE_GLOB_PATTERN`)."""
+    return any(fnmatchcase(namespace, pattern) for pattern in patterns)
 
 
 def is_nested(prefix: str, other: str) -> bool:

@@ -172,7 +172,7 @@ def operator(cluster: DevCluster) -> Iterator[ServerProcess]:
     folder = cluster.folder / "operator"
     folder.mkdir()
     config = folder / "config.yaml"
-    registry = {"service": "local", "registryUrl": cluster.registry_url}
+    registry = {"service": "local", "registryUrl": cluster.registry_url, "repositoryPolicy": "Namespaced"}
     config.write_text(json.dumps({"defaultRegistry": "artifacts", "registries": {"artifacts": registry}}, indent=2))
     access = cluster.service_account_kubeconfig(_NAMESPACE, _SERVICE_ACCOUNT, _TOKEN_LIFETIME)
     process = ServerProcess(

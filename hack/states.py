@@ -41,6 +41,10 @@ ADVICE: Final[Mapping[Reason, str]] = {
     ),
     Reason.UNEXPECTED_ANSWER: "Check that `registryUrl` belongs to a registry, not to a proxy or another web server.",
     Reason.UNKNOWN_REGISTRY: "Correct `spec.registry`, or add the registry to the operator's configuration.",
+    Reason.REGISTRY_NOT_ALLOWED: (
+        "Set `spec.registry` to one that the message names. Or have the namespace added to the registry's `namespaces` "
+        "in the operator's configuration."
+    ),
     Reason.POLICY_VIOLATION: (
         "Set `spec.repositoryName` to a name that starts with the namespace. If `status.uri` exists, create another "
         "object instead; the message says which."

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NAME_NOT_SUPPORTED = "NameNotSupported", "The registry does not accept names of this form; retried."
     UNEXPECTED_ANSWER = "UnexpectedAnswer", "The registry's response violates the OCI specification; retried."
     UNKNOWN_REGISTRY = "UnknownRegistry", "The operator's configuration has no registry of this name; retried."
+    REGISTRY_NOT_ALLOWED = "RegistryNotAllowed", "The object's namespace may not use the registry; not retried."
     POLICY_VIOLATION = "PolicyViolation", "The registry's repositoryPolicy forbids the name; not retried."
     INVALID_NAME = "InvalidName", "The repository name is invalid or too long; not retried."
     PROGRESS_DEADLINE_EXCEEDED = (

@@ -23,8 +23,8 @@ from controller.config import Timings
 from controller.durations import format_duration
 from controller.registry.protocol import Origin
 
-TERMINAL_REASONS: Final = frozenset({Reason.POLICY_VIOLATION, Reason.INVALID_NAME})
-"""Reasons that only a change of the object can resolve: Stalled at once, and not retried."""
+TERMINAL_REASONS: Final = frozenset({Reason.REGISTRY_NOT_ALLOWED, Reason.POLICY_VIOLATION, Reason.INVALID_NAME})
+"""Reasons that only a change of the object or of the configuration can resolve: Stalled at once, and not retried."""
 
 _OWNED: Final = frozenset(ConditionType)
 _SUSPENDED: Final = "Suspended by spec.suspend; set it to false to resume. The registry is not contacted."

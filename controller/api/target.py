@@ -67,14 +67,8 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
     """
     registry = intended_registry(repository, config)
     binding = config.registries.get(registry)
-    if binding is None:
-        known = ", ".join(sorted(config.registries))
-        return Refusal(
-            Reason.UNKNOWN_REGISTRY,
-            f"Registry '{registry}' is not configured; set spec.registry to one of: {known}",
-            registry,
-            repository.repository_name,
-        )
+    if binding is None or not binding.is_open_to(repository.key.namespace):
+        return _refuse_registry(repository, registry, config)
     recorded = recorded_names(repository)
     try:
         name = _name(repository, binding, recorded[1] if recorded and recorded[0] == registry else None)
@@ -96,6 +90,18 @@ def resolve_target(repository: ArtifactRepository, config: OperatorConfig) -> Ta
             name,
         )
     return Target(registry=registry, repository_name=name, path=path)
+
+
+def _refuse_registry(repository: ArtifactRepository, registry: str, config: OperatorConfig) -> Refusal:
+    """Refuse a registry that is not configured, or not for the object's namespace; name only those that are."""
+    namespace = repository.key.namespace
+    usable = ", ".join(sorted(name for name, binding in config.registries.items() if binding.is_open_to(namespace)))
+    advice = f"set spec.registry to one of: {usable}" if usable else "no registry is configured for this namespace"
+    if registry in config.registries:
+        reason, problem = Reason.REGISTRY_NOT_ALLOWED, f"Namespace '{namespace}' may not use registry '{registry}'"
+    else:
+        reason, problem = Reason.UNKNOWN_REGISTRY, f"Registry '{registry}' is not configured"
+    return Refusal(reason, f"{problem}; {advice}", registry, repository.repository_name)
 
 
 def _rename(repository: ArtifactRepository, registry: str, name: str | None, *, to: str) -> str:

@@ -20,7 +20,7 @@ from devcluster.cluster import DevCluster
 from devcluster.process import free_port
 from tests.cluster.conftest import StartOperator
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import MANIFESTS, ROOT, Api, Objects, OperatorProcess, operator_config
+from tests.cluster.harness import MANIFESTS, ROOT, Api, Object, Objects, OperatorProcess, operator_config
 from tests.image_user import IMAGE_HOME, as_image_user
 
 pytestmark = pytest.mark.cluster
@@ -115,13 +115,19 @@ def test_crd_and_rbac_may_come_later(tmp_path: Path) -> None:
             operator.process.stop()
 
 
-def test_an_api_server_that_is_not_there_yet(cluster: DevCluster, tmp_path: Path, config: Path) -> None:
-    """It keeps trying, with growing pauses, and says so once."""
+@pytest.fixture
+def unreachable(cluster: DevCluster, tmp_path: Path) -> Path:
+    """Write a kubeconfig for an API server that is not there."""
     access = yaml.safe_load(cluster.kubeconfig.read_text())
     access["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{free_port()}"
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(access))
-    operator = OperatorProcess(tmp_path, config=yaml.safe_load(config.read_text()), kubeconfig=kubeconfig)
+    return kubeconfig
+
+
+def test_an_api_server_that_is_not_there_yet(unreachable: Path, tmp_path: Path, config: Path) -> None:
+    """It keeps trying, with growing pauses, and says so once."""
+    operator = OperatorProcess(tmp_path, config=yaml.safe_load(config.read_text()), kubeconfig=unreachable)
     operator.process.start()
     try:
         eventually(lambda: "does not answer" in operator.log(), tell=operator.log)
@@ -130,6 +136,33 @@ def test_an_api_server_that_is_not_there_yet(cluster: DevCluster, tmp_path: Path
         operator.process.stop()
     assert operator.log().count("does not answer") == 1
     assert operator.log().splitlines()[-1].endswith("Stopped")
+
+
+@pytest.mark.parametrize(
+    ("binding", "arguments", "warnings"),
+    [
+        ({}, (), 1),
+        ({"repositoryPolicy": "Namespaced"}, (), 0),
+        ({"namespaces": ["team-*"]}, (), 0),
+        ({}, ("--namespace", "default"), 0),
+    ],
+    ids=["any", "namespaced", "listed", "watched"],
+)
+def test_shared_names_are_warned_of(
+    binding: Object, arguments: tuple[str, ...], warnings: int, unreachable: Path, tmp_path: Path
+) -> None:
+    """One line at start, where all namespaces of the cluster may use each other's repositories."""
+    registry = {"registryUrl": "http://127.0.0.1:1", **binding}
+    config = {"defaultRegistry": "artifacts", "registries": {"artifacts": registry}}
+    operator = OperatorProcess(tmp_path, config=config, kubeconfig=unreachable, arguments=arguments)
+    operator.process.start()
+    try:
+        eventually(lambda: "does not answer" in operator.log(), tell=operator.log)
+    finally:
+        operator.process.stop()
+    found = [line for line in operator.log().splitlines() if "In registry artifacts, any namespace may use" in line]
+    assert len(found) == warnings
+    assert all("set repositoryPolicy: Namespaced, or list its namespaces" in line for line in found)
 
 
 def test_json_logs(start_operator: StartOperator) -> None:

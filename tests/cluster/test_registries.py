@@ -9,6 +9,7 @@ read-only                                    | RegistryReadOnly; what is there i
 two path levels only                         | NameNotSupported; Ready by another template
 repositoryPolicy Namespaced                  | PolicyViolation, Stalled, no request
 a name that nobody configured                | UnknownRegistry, naming those that there are
+for other namespaces only                    | RegistryNotAllowed, Stalled; Ready once the configuration allows it
 pathPrefix ""                                | what lies at the root is adopted untouched
 a damaged repository                         | Unknown, naming its path; others are served as ever
 """
@@ -147,6 +148,23 @@ def test_policy_and_unknown_registries(cluster: DevCluster, objects: Objects, st
     seen = objects.wait("lost", lambda o: ready(o) == ("False", "UnknownRegistry"), tell=operator.log)
     assert "set spec.registry to one of: shared" in message(seen)
     assert condition(seen, "Reconciling")["status"] == "True"
+
+
+def test_a_registry_for_some_namespaces(cluster: DevCluster, objects: Objects, start_operator: StartOperator) -> None:
+    """Another namespace is refused without a request; a change of the configuration applies without a restart."""
+    closed = {"registryUrl": cluster.registry_url, "namespaces": ["platform-*"]}
+    operator = start_operator(only("closed", closed))
+    objects.create("web")
+    seen = objects.wait("web", lambda o: ready(o) == ("False", "RegistryNotAllowed"), tell=operator.log)
+    assert condition(seen, "Stalled")["reason"] == "RegistryNotAllowed"
+    assert message(seen) == (
+        f"Namespace '{objects.namespace}' may not use registry 'closed'; no registry is configured for this namespace"
+    )
+    assert fetch(cluster.registry_url, f"closed/{objects.namespace}/web", "tags/list").status_code == 404
+    operator.configure(only("closed", closed | {"namespaces": [f"{objects.namespace[:-1]}*"]}))
+    objects.wait_ready("web", tell=operator.log)
+    operator.configure(only("closed", closed))
+    objects.wait("web", lambda o: ready(o) == ("False", "RegistryNotAllowed"), tell=operator.log)
 
 
 def test_the_root_of_a_registry(cluster: DevCluster, objects: Objects, start_operator: StartOperator) -> None:

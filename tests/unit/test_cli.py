@@ -28,6 +28,15 @@ def test_a_good_file_is_shown_as_it_is_understood(tmp_path: Path) -> None:
     assert check("-", stdin=GOOD.encode()).stdout == f"standard input: {shown}"
 
 
+def test_the_namespaces_of_a_registry_are_shown() -> None:
+    """Only of a registry that is not for all."""
+    text = "defaultRegistry: a\nregistries: {a: {registryUrl: 'r:1'}, b: {registryUrl: 'r:1', namespaces: [x, y-*]}}\n"
+    assert check("-", stdin=text.encode()).stdout.splitlines()[1:] == [
+        "  a: http://r:1 (default)",
+        "  b: http://r:1, namespaces: x, y-*",
+    ]
+
+
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     """As of a shell's ``<(helm template ...)``."""
     pipe = tmp_path / "pipe"

@@ -43,6 +43,21 @@ def test_minimal_configuration() -> None:
     assert config.timings.resync_interval == timedelta(minutes=10)
 
 
+def test_the_general_policy_is_that_of_registries_without_one() -> None:
+    """A registry's own policy takes precedence; only those with Any and for all namespaces are unrestricted."""
+    config = parse_config("""
+        defaultRegistry: a
+        repositoryPolicy: Namespaced
+        registries:
+          a: {registryUrl: http://a:5000}
+          b: {registryUrl: http://b:5000, repositoryPolicy: Any}
+          c: {registryUrl: http://c:5000, repositoryPolicy: Any, namespaces: [platform]}
+    """)
+    policies = {name: registry.repository_policy for name, registry in config.registries.items()}
+    assert policies == {"a": RepositoryPolicy.NAMESPACED, "b": RepositoryPolicy.ANY, "c": RepositoryPolicy.ANY}
+    assert config.unrestricted == ["b"]
+
+
 def test_all_fields() -> None:
     """Each field is read from its camelCase name."""
     config = parse_config("""
@@ -90,6 +105,17 @@ def test_all_fields() -> None:
         (binding("pathPrefix: ../x"), "registries.a.pathPrefix: '../x' is not a repository name"),
         (binding(f"pathPrefix: {'p' * 45}"), "registries.a.pathPrefix: repository name has 45 characters, at most 44"),
         (binding("repositoryTemplate: x"), "registries.a.repositoryTemplate: 'x' lacks {name}"),
+        (binding("namespaces: []"), "registries.a.namespaces: list at least one namespace, or omit the field"),
+        (binding("namespaces: [Team]"), "registries.a.namespaces: 'Team' is not the name of a namespace"),
+        (binding("namespaces: ['team-?']"), "namespaces: 'team-?' is not the name of a namespace: write for example"),
+        (binding("namespaces: ['[a-z]*']"), "namespaces: '[a-z]*' is not the name of a namespace"),
+        (binding("namespaces: [a, ' b']"), "namespaces: ' b' is not the name of a namespace"),
+        (binding("namespaces: team"), "registries.a.namespaces: Input should be a valid tuple"),
+        (f"{MINIMAL}repositoryPolicy: Nobody", "repositoryPolicy: Input should be 'Any' or 'Namespaced'"),
+        (
+            binding("repositoryTemplate: '{name}'") + "repositoryPolicy: Namespaced",
+            "registries.a: repositoryTemplate must start with",
+        ),
         (binding("repositoryPolicy: Nobody"), "registries.a.repositoryPolicy: Input should be 'Any' or 'Namespaced'"),
         (
             binding("repositoryPolicy: Namespaced, repositoryTemplate: '{name}'"),

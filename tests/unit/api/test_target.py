@@ -82,6 +82,63 @@ def test_refusals(spec: dict[str, Any], name: str, reason: Reason, says: str) ->
     assert says in refusal.message
 
 
+CLOSED = make_config(
+    {
+        "artifacts": URL,
+        "shared": URL | {"namespaces": ["team", "dev-*"]},
+        "secret": URL | {"namespaces": ["platform"]},
+    },
+    defaultRegistry="shared",
+)
+"""Registries for all, for some, and for one namespace; the default is not for all."""
+
+
+@pytest.mark.parametrize("namespace", ["team", "dev-a", "dev-a-b"])
+def test_namespaces_that_may_use_a_registry(namespace: str) -> None:
+    """A namespace is listed by its name or by a pattern."""
+    assert isinstance(resolve_target(make_object(namespace=namespace), CLOSED), Target)
+
+
+@pytest.mark.parametrize("namespace", ["team-b", "tea", "dev", "a-dev-b"])
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [({}, None), ({"registry": "shared"}, None), ({}, ready("shared", "old")), ({"suspend": True}, None)],
+    ids=["default", "named", "kept", "suspended"],
+)
+def test_namespaces_that_may_not(namespace: str, spec: dict[str, Any], status: dict[str, Any] | None) -> None:
+    """Whether spec, status or the default names the registry, others are refused, and told of open ones only."""
+    refusal = resolve_target(make_object(namespace=namespace, spec=spec, status=status), CLOSED)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.REGISTRY_NOT_ALLOWED
+    assert (
+        refusal.message
+        == f"Namespace '{namespace}' may not use registry 'shared'; set spec.registry to one of: artifacts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("namespace", "says"),
+    [
+        ("team", "set spec.registry to one of: artifacts, shared"),
+        ("platform", "set spec.registry to one of: artifacts, secret"),
+        ("other", "set spec.registry to one of: artifacts"),
+    ],
+)
+def test_an_unknown_registry_names_those_of_the_namespace(namespace: str, says: str) -> None:
+    """The message does not name bindings that the object's namespace may not use."""
+    refusal = resolve_target(make_object(namespace=namespace, spec={"registry": "nowhere"}), CLOSED)
+    assert isinstance(refusal, Refusal)
+    assert refusal.message == f"Registry 'nowhere' is not configured; {says}"
+
+
+def test_a_namespace_without_any_registry() -> None:
+    """The message says so, and names none."""
+    config = make_config({"artifacts": URL | {"namespaces": ["platform"]}})
+    refusal = resolve_target(make_object(), config)
+    assert isinstance(refusal, Refusal)
+    assert refusal.message.endswith("registry 'artifacts'; no registry is configured for this namespace")
+
+
 def test_a_registry_that_was_removed_from_the_configuration() -> None:
     """An object that was Ready in it gets an error; it does not move to the default registry."""
     refusal = resolve_target(make_object(status=ready("gone", "old")), CONFIG)

@@ -452,6 +452,30 @@ async def test_what_only_spec_can_mend_is_not_retried() -> None:
     await world.controller.stop(grace=0)
 
 
+async def test_a_registry_that_is_taken_from_a_namespace_and_given_back(world: World) -> None:
+    """Stalled at once and without a request, in that namespace only; Ready again with the same repository."""
+    key, other = world.put("web"), world.put("web", namespace="other")
+    await asyncio.sleep(1)
+    uri, asked = world.store.read(key).status["uri"], len(world.registry.asked)
+
+    async def configure(**binding: list[str]) -> None:
+        world.pool.configure(make_config({"artifacts": URL | binding}))
+        await world.controller.reconfigured()
+        await world.sweep()
+        await asyncio.sleep(1)
+
+    await configure(namespaces=["oth*"])
+    assert world.ready(key) == ("False", "RegistryNotAllowed")
+    assert world.has(key, STALLED)
+    assert world.ready(other) == ("True", "RepositoryReady")
+    await asyncio.sleep(3600)
+    assert world.registry.asked[asked:].count("team/web") == 0
+    await configure()
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert world.store.read(key).status["uri"] == uri
+    assert world.store.writes == [key, other, key, key]
+
+
 async def test_an_unknown_registry_is_found_when_it_is_configured(world: World) -> None:
     """The object waits, is told what there is, and goes on after the configuration has changed."""
     key = world.put("web", {"registry": "later"})
