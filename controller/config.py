@@ -313,6 +313,24 @@ class Timings(_Model):
     )
 
 
+class Creations(_Model):
+    """Rate limit of new repositories in each namespace, where tenants may not fill the registry for others.
+
+    Repositories that exist, and those that are created again after they vanished, do not count.
+    """
+
+    per_second: float = Field(
+        10.0,
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="New repositories per second that each may sustain.",
+    )
+    burst: int = Field(
+        10_000, ge=1, le=1_000_000, description="New repositories that a namespace may create at once after a pause."
+    )
+
+
 class OperatorConfig(_Model):
     """The configuration file."""
 
@@ -323,6 +341,7 @@ class OperatorConfig(_Model):
     repository_policy: RepositoryPolicy = Field(
         RepositoryPolicy.ANY, description="`repositoryPolicy` of registries that set none."
     )
+    creations: Creations = Field(default_factory=Creations, description="Rate limit of new repositories.")
     timings: Timings = Field(default_factory=Timings, description="Intervals and deadlines.")
 
     @model_validator(mode="before")

@@ -45,6 +45,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 _TYPES: Final[Mapping[Any, str]] = {
     str: "string",
     bool: "true or false",
+    int: "number",
+    float: "number",
     Path: "path",
     SecretStr: "string",
     timedelta: "duration",

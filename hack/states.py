@@ -40,6 +40,10 @@ ADVICE: Final[Mapping[Reason, str]] = {
         "`pathPrefix` or registry."
     ),
     Reason.UNEXPECTED_ANSWER: "Check that `registryUrl` belongs to a registry, not to a proxy or another web server.",
+    Reason.CREATION_RATE_LIMITED: (
+        "Wait, and find out what creates so many objects in the namespace. `creations` in the operator's configuration "
+        "sets the limit."
+    ),
     Reason.UNKNOWN_REGISTRY: "Correct `spec.registry`, or add the registry to the operator's configuration.",
     Reason.REGISTRY_NOT_ALLOWED: (
         "Set `spec.registry` to one that the message names. Or have the namespace added to the registry's `namespaces` "

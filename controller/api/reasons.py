@@ -27,6 +27,10 @@ class Reason(StrEnum):
     REGISTRY_READ_ONLY = "RegistryReadOnly", "The registry is read-only; retried."
     NAME_NOT_SUPPORTED = "NameNotSupported", "The registry does not accept names of this form; retried."
     UNEXPECTED_ANSWER = "UnexpectedAnswer", "The registry's response violates the OCI specification; retried."
+    CREATION_RATE_LIMITED = (
+        "CreationRateLimited",
+        "The namespace creates repositories faster than the operator's configuration allows; created in turn.",
+    )
     UNKNOWN_REGISTRY = "UnknownRegistry", "The operator's configuration has no registry of this name; retried."
     REGISTRY_NOT_ALLOWED = "RegistryNotAllowed", "The object's namespace may not use the registry; not retried."
     POLICY_VIOLATION = "PolicyViolation", "The registry's repositoryPolicy forbids the name; not retried."

@@ -22,19 +22,11 @@ from controller.logs import with_fields
 from controller.metrics import Metrics
 from controller.reconcile.interfaces import Clock, ObjectStore, RepositoryRegistry
 from controller.reconcile.overwrites import Overwrites
-from controller.reconcile.reconciler import (
-    SLOW,
-    Done,
-    Reconciler,
-    Requeue,
-    RequeueAfter,
-    Result,
-    Retry,
-    WhenAvailable,
-)
-from controller.reconcile.records import Record
+from controller.reconcile.reconciler import Reconciler, Result
+from controller.reconcile.records import Claims, Record
 from controller.reconcile.recovery import OutageObserver, Recovery
 from controller.reconcile.registries import RegistryPool
+from controller.reconcile.requeue import SLOW, Done, Requeue, RequeueAfter, Retry, WhenAvailable
 from controller.reconcile.workqueue import Item, Priority, WorkQueue
 from controller.reconcile.writes import StatusWrites
 
@@ -228,8 +220,7 @@ class Controller:
         record = self._records.pop(key, None)
         if record is not None:
             self._stop_waiting(key, record)
-            if record.reservation is not None:
-                record.reservation.release()
+            record.claims.release()
 
     def forget_unseen(self, seen: set[Key], *, since: float, namespace: str) -> None:
         """Drop every object that a complete list does not contain, unless it was seen after the list was started.
@@ -338,7 +329,7 @@ class Controller:
             result = await self._reconciler.reconcile(
                 item.state,
                 failing_for=timedelta(seconds=0 if since is None else now - since),
-                reservation=record.reservation if record else None,
+                claims=record.claims if record else Claims(),
                 last_message=record.message if record else None,
             )
         except LeadershipLost as error:
@@ -369,14 +360,14 @@ class Controller:
         record, now = self._records.get(result.repository.key), self._clock.monotonic()
         if record is not None:  # it may have been forgotten while in flight
             record.ready = _ready_status(result.repository)
-            record.reservation = result.reservation
+            record.claims = result.claims
             record.message = result.message
             record.note_attempt(now, failed=isinstance(result.outcome, Failed))
             if result.write_error is None:
                 record.api_failures = 0
             self._see(result.repository, now)
-        elif result.reservation is not None:
-            result.reservation.release()
+        else:
+            result.claims.release()
         self._recovery.ensure_prober(result.registry)
 
     async def _read_again(self, repository: ArtifactRepository) -> tuple[ArtifactRepository | None, Requeue]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -21,73 +21,22 @@ from controller.api.status import (
     merge_patch,
 )
 from controller.api.target import Refusal, Target, resolve_target
-from controller.api.v1alpha1 import ArtifactRepository
-from controller.backoff import Backoff
+from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.errors import InvalidNameError, KubernetesError, RegistryError, RegistryUnavailable
 from controller.reconcile.breaker import BreakerState, CircuitOpen, Outage, retry_after
+from controller.reconcile.creations import CreationLimiter, Permit
 from controller.reconcile.explanations import explain
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
 from controller.reconcile.objectlog import log_recreation, log_write
-from controller.reconcile.ratelimit import RateLimiter, Reservation
+from controller.reconcile.ratelimit import RateLimiter
 from controller.reconcile.recorded import addresses_to_write, known_origin, recorded_location
+from controller.reconcile.records import Claims
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
-
-QUICK: Final = Backoff(first=0.5, cap=60.0)
-"""For failures that may pass in a moment."""
-
-SLOW: Final = Backoff(first=10.0, cap=300.0)
-"""For failures that a person has to fix."""
+from controller.reconcile.requeue import QUICK, SLOW, Done, Requeue, RequeueAfter, Retry, WhenAvailable, no_later_than
+from controller.registry.protocol import Ensured, Origin
 
 FAILURE_WRITES_PER_SECOND: Final = 100.0
 """How fast failures are written to status: thousands of objects may share the registry that failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nothing is left to do until the object changes or is resynced."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequeueAfter:
-    """Reconcile again after a delay; this is not a failure.
-
-    Args:
-        delay: Seconds.
-    """
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Reconcile again after a backoff that grows with each consecutive failure.
-
-    Args:
-        backoff: The backoff.
-        latest: The longest delay, in seconds, where the passing of time changes the status then; None for no limit.
-        earliest: The shortest delay, in seconds, as the registry asked.
-    """
-
-    backoff: Backoff
-    latest: float | None = None
-    earliest: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class WhenAvailable:
-    """Reconcile again when the registry's breaker lets calls through.
-
-    Args:
-        registry: The registry's name.
-        latest: The longest delay, in seconds, where the passing of time changes the status then; None for no limit.
-    """
-
-    registry: str
-    latest: float | None = None
-
-
-Requeue = Done | RequeueAfter | Retry | WhenAvailable
-"""When an object is reconciled again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +48,7 @@ class Result:
         outcome: What was found.
         requeue: When to reconcile again.
         registry: The registry that was, or would have been, contacted; None where there is none.
-        reservation: Of a failure write that is still to be made; None where there is none.
+        claims: What the object holds of rate limits, for the next attempt.
         written: Whether its status was written.
         write_error: Why its status could not be written; None if it could, or did not have to.
         recreated: Whether a missing repository was created again.
@@ -111,7 +60,7 @@ class Result:
     requeue: Requeue
     registry: str | None
     message: str
-    reservation: Reservation | None = None
+    claims: Claims = field(default_factory=Claims)
     written: bool = False
     write_error: KubernetesError | None = None
     recreated: bool = False
@@ -124,6 +73,7 @@ class _Attempt:
     outcome: Outcome
     requeue: Requeue
     registry: ManagedRegistry | None = None
+    permit: Permit | None = None
     recreated: bool = False
 
 
@@ -152,6 +102,7 @@ class Reconciler:
         self._events = events
         self._clock = clock
         self._check_leadership = check_leadership
+        self._creations = CreationLimiter(clock)
         self._failure_writes = RateLimiter(rate=FAILURE_WRITES_PER_SECOND, clock=clock)
 
     async def reconcile(
@@ -159,7 +110,7 @@ class Reconciler:
         repository: ArtifactRepository,
         *,
         failing_for: timedelta,
-        reservation: Reservation | None = None,
+        claims: Claims,
         last_message: str | None = None,
     ) -> Result:
         """Reconcile one object once.
@@ -167,13 +118,15 @@ class Reconciler:
         Args:
             repository: Its newest known state.
             failing_for: How long its attempts have been failing.
-            reservation: The reservation of the previous result.
+            claims: The claims of the previous result.
             last_message: The message of the previous result.
 
         Raises:
             LeadershipLost: This process must not act any more.
         """
-        attempt = await self._attempt(repository, failing_for)
+        attempt = await self._attempt(repository, failing_for, claims.creation)
+        if claims.creation is not None and claims.creation is not attempt.permit:
+            claims.creation.release()
         decision = self._decide(repository, attempt.outcome, last_message)
         patch = merge_patch(repository.status, decision.status)
         result = functools.partial(
@@ -184,12 +137,16 @@ class Reconciler:
             message=replace(repository, status=decision.status).condition(ConditionType.READY).get("message", ""),
         )
         if patch is not None and isinstance(attempt.outcome, Failed):
-            reservation = reservation or self._failure_writes.reserve()
-            delay = reservation.moment - self._clock.monotonic()
+            write = claims.write or self._failure_writes.reserve()
+            delay = write.moment - self._clock.monotonic()
             if delay > 0:
-                return result(repository, requeue=_after(attempt.requeue, delay), reservation=reservation)
-        if reservation is not None:
-            reservation.release()
+                return result(
+                    repository, requeue=no_later_than(attempt.requeue, delay), claims=Claims(write, attempt.permit)
+                )
+            write.release()
+        elif claims.write is not None:
+            claims.write.release()
+        result = functools.partial(result, claims=Claims(creation=attempt.permit))
         if patch is not None:
             self._check_leadership()
             try:
@@ -221,27 +178,27 @@ class Reconciler:
                 if self._registries[registry].breaker.state is BreakerState.CLOSED:
                     return Retry(QUICK, latest)  # it recovered during the write, before the object was waiting
                 return WhenAvailable(registry, latest)
+            case RequeueAfter(delay) if latest is not None:
+                return RequeueAfter(min(delay, latest))
             case other:
                 return other
 
-    async def _attempt(self, repository: ArtifactRepository, failing_for: timedelta) -> _Attempt:
+    async def _attempt(self, repository: ArtifactRepository, failing_for: timedelta, permit: Permit | None) -> _Attempt:
         """Ensure the repository that an object means, unless the object is suspended or means none."""
-        target = resolve_target(repository, self._registries.config)
+        target = self._resolve(repository)
         if repository.suspend:
             return _Attempt(Suspended(target.registry, target.repository_name), Done())
         if isinstance(target, Refusal):
             failed = Failed(target.reason, target.message, "", target.registry, target.repository_name, failing_for)
             return _Attempt(failed, Done() if target.reason in TERMINAL_REASONS else Retry(SLOW))
         registry = self._registries[target.registry]
-        try:
-            registry.addresses.references(target.path)
-        except InvalidNameError as error:
-            message = f"{error}; use a shorter name or pathPrefix"
-            return _Attempt(Failed(Reason.INVALID_NAME, message, "", target.registry, target.repository_name), Done())
         known = known_origin(repository, target)
-        ensure = functools.partial(registry.client.ensure, target.path, known_origin=known)
+        if known is None:
+            permit = self._creations.reserve(repository.key.namespace, self._registries.config.creations, permit)
+            if permit.moment > self._clock.monotonic():
+                return self._throttled(repository, target, permit, failing_for)
         try:
-            ensured = await registry.breaker.call(repository.key, ensure, may_push=known is None)
+            ensured = await self._ensure(repository.key, target, registry, known, permit)
         except CircuitOpen as rejected:
             # As if the object's own request had failed since the outage began.
             outage = timedelta(seconds=self._clock.monotonic() - rejected.since)
@@ -255,7 +212,48 @@ class Reconciler:
         if recreated:
             self._events.event(repository, EventType.WARNING, "RepositoryRecreated", _recreated_message(registry))
             log_recreation(repository, target.registry)
-        return _Attempt(Verified(target, addresses, ensured.origin), Done(), registry, recreated)
+        return _Attempt(Verified(target, addresses, ensured.origin), Done(), registry, recreated=recreated)
+
+    def _resolve(self, repository: ArtifactRepository) -> Target | Refusal:
+        """Return the repository that an object means, unless a reference to it would be too long."""
+        target = resolve_target(repository, self._registries.config)
+        if isinstance(target, Refusal):
+            return target
+        try:
+            self._registries[target.registry].addresses.references(target.path)
+        except InvalidNameError as error:
+            message = f"{error}; use a shorter name or pathPrefix"
+            return Refusal(Reason.INVALID_NAME, message, target.registry, target.repository_name)
+        return target
+
+    async def _ensure(
+        self, key: Key, target: Target, registry: ManagedRegistry, known: Origin | None, permit: Permit | None
+    ) -> Ensured:
+        """Ensure a repository through the breaker; the permit is spent if it is created, else released."""
+        ensure = functools.partial(registry.client.ensure, target.path, known_origin=known)
+        try:
+            ensured = await registry.breaker.call(key, ensure, may_push=known is None)
+            if ensured.created and permit is not None:
+                permit.spend()
+            return ensured
+        finally:
+            if permit is not None:
+                permit.release()
+
+    def _throttled(
+        self, repository: ArtifactRepository, target: Target, permit: Permit, failing_for: timedelta
+    ) -> _Attempt:
+        """Have an object wait for its turn, because its namespace creates too many repositories."""
+        rate = self._registries.config.creations.per_second
+        outcome = Failed(
+            Reason.CREATION_RATE_LIMITED,
+            f"Namespace '{repository.key.namespace}' exceeds its {rate:g} new repositories per second; ",
+            "waiting for its turn",
+            target.registry,
+            target.repository_name,
+            failing_for,
+        )
+        return _Attempt(outcome, RequeueAfter(permit.moment - self._clock.monotonic()), permit=permit)
 
     def _failed(
         self, target: Target, registry: ManagedRegistry, error: RegistryError, failing_for: timedelta
@@ -278,11 +276,6 @@ class Reconciler:
             failing_for,
         )
         return _Attempt(outcome, requeue, registry)
-
-
-def _after(requeue: Requeue, delay: float) -> Requeue:
-    """Return when to come back for a reserved write."""
-    return replace(requeue, latest=delay) if isinstance(requeue, WhenAvailable) else RequeueAfter(delay)
 
 
 def _recreated_message(registry: ManagedRegistry) -> str:

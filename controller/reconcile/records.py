@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.api.conditions import ConditionStatus
+from controller.reconcile.creations import Permit
 from controller.reconcile.ratelimit import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What an object holds of rate limits while it waits.
+
+    Args:
+        write: Reservation of its failure write; None for none.
+        creation: Permit to create its repository; None for none.
+    """
+
+    write: Reservation | None = None
+    creation: Permit | None = None
+
+    def release(self) -> None:
+        """Give back what was not used."""
+        for claim in (self.write, self.creation):
+            if claim is not None:
+                claim.release()
 
 
 @dataclass(slots=True)
@@ -20,7 +40,7 @@ class Record:
         version: The newest known version of it, or of an object of the same name before it.
         ready: Status of its Ready condition; Unknown until it is reconciled.
         waiting_for: The registry whose recovery it waits for; None for none.
-        reservation: Reservation of its failure write; None for none.
+        claims: What it holds of rate limits.
         failures: Consecutive attempts that are retried.
         failing_since: When its repository could first not be verified, on the monotonic clock; None if it was verified.
         api_failures: Consecutive failures of requests to the API server.
@@ -31,7 +51,7 @@ class Record:
     version: int
     ready: str = ConditionStatus.UNKNOWN
     waiting_for: str | None = None
-    reservation: Reservation | None = None
+    claims: Claims = field(default_factory=Claims)
     failures: int = 0
     failing_since: float | None = None
     api_failures: int = 0

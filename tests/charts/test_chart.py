@@ -61,9 +61,10 @@ def test_lint(values: Path) -> None:
 
 @ci_values
 def test_configuration(values: Path) -> None:
-    """The operator takes the rendered configuration, and it is the one that the values have."""
+    """The operator takes the rendered configuration, and it is that of the values, with policy Namespaced."""
     text = only(render("--values", values), "ConfigMap", name=_full_name(values))["data"]["config.yaml"]
-    assert parse_config(text) == parse_config(yaml.safe_dump(yaml.safe_load(values.read_text())["config"]))
+    given = yaml.safe_load(values.read_text())["config"]
+    assert parse_config(text) == parse_config(yaml.safe_dump({"repositoryPolicy": "Namespaced", **given}))
 
 
 @ci_values

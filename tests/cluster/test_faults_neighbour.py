@@ -4,6 +4,7 @@ what they do                                        | what is expected
 finalizers, labels, annotations on our objects      | no write; one that is being deleted is left alone
 status edited again and again                       | no more writes than edits; the truth in the end
 a name deleted and created again in a loop          | each object gets its own facts only; nothing is left of the others
+repositories left behind by such a loop             | as many as the namespace may create; others are served
 a spec flipped again and again                      | no more writes than flips; the last one holds
 permissions taken away under load, and given back   | said; nobody is forgotten
 the CRD deleted under load, and installed again     | the new objects are served, the old ones forgotten
@@ -12,6 +13,7 @@ a namespace deleted while objects are made in it    | forgotten, without an erro
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -32,7 +34,10 @@ from tests.cluster.harness import (
     Object,
     Objects,
     OperatorProcess,
+    condition,
     is_ready,
+    operator_config,
+    ready,
 )
 from tests.cluster.test_faults_apiserver import outlived
 from tests.cluster.test_lifecycle import fetch
@@ -59,6 +64,31 @@ def served(objects: Objects, name: str, operator: OperatorProcess) -> None:
 def status_writes(audit: Audit, mark: int, name: str) -> int:
     """Return how often the operator has written an object's status."""
     return sum(write.endswith(f"/{name}") and "/status" in write for write in audit.writes(mark))
+
+
+def test_a_quota_of_objects_is_no_quota_of_repositories(
+    api: Api, cluster: DevCluster, objects: Objects, start_operator: StartOperator
+) -> None:
+    """An author who creates and deletes objects leaves no more repositories than the rate limit allows."""
+    other = Objects(api, f"{objects.namespace}-other")
+    api.must("POST", "/api/v1/namespaces", {"metadata": {"name": other.namespace}})
+    config = operator_config(cluster.registry_url)
+    operator = start_operator({**config, "creations": {"perSecond": 0.1, "burst": 5}}, "--namespace", other.namespace)
+    names = [f"loop-{number}" for number in range(30)]
+    started = time.monotonic()
+    for name in names:
+        objects.create(name)
+        objects.wait(name, lambda o: ready(o)[1] in ("RepositoryReady", "CreationRateLimited"), tell=operator.log)
+        objects.delete(name)
+    served(other, "web", operator)
+    paths = [f"artifacts/{objects.namespace}/{name}" for name in names]
+    made = [path for path in paths if fetch(cluster.registry_url, path, "tags/list").is_success]
+    assert 5 <= len(made) <= 5 + (time.monotonic() - started) * 0.1
+    objects.create("late")
+    late = objects.wait("late", lambda o: ready(o) == ("False", "CreationRateLimited"), tell=operator.log)
+    assert condition(late, "Reconciling")["status"] == "True"
+    operator.configure(config)
+    objects.wait_ready("late", tell=operator.log)
 
 
 def test_finalizers_labels_and_annotations_of_others(

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -474,6 +475,73 @@ async def test_a_registry_that_is_taken_from_a_namespace_and_given_back(world: W
     assert world.ready(key) == ("True", "RepositoryReady")
     assert world.store.read(key).status["uri"] == uri
     assert world.store.writes == [key, other, key, key]
+
+
+async def test_a_namespace_that_creates_too_many_repositories() -> None:
+    """Its objects wait with a reason of their own, one write each, and are created in turn; others are unaffected."""
+    world = World(make_config(creations={"perSecond": 2, "burst": 5}))
+    keys = [world.put(f"repo-{number}") for number in range(25)]
+    await asyncio.sleep(1.2)
+    other = world.put("web", namespace="other")
+    await asyncio.sleep(0.2)
+    assert world.ready(other) == ("True", "RepositoryReady")
+    states = Counter(world.ready(key) for key in keys)
+    assert states == {("True", "RepositoryReady"): 7, ("False", "CreationRateLimited"): 18}
+    waiting = next(key for key in keys if not is_ready(world, key))
+    assert world.has(waiting, RECONCILING)
+    await asyncio.sleep(5)
+    assert sum(is_ready(world, key) for key in keys) == 17
+    await world.sweep()  # verifications take no turn
+    await asyncio.sleep(4.5)
+    assert all(is_ready(world, key) for key in keys)
+    assert len(world.store.writes) == 25 + 20 + 1
+    await world.controller.stop(grace=0)
+
+
+async def test_creating_and_deleting_in_a_loop() -> None:
+    """Each repository counts that was created; an object that is deleted while it waits gives its turn back."""
+    world = World(make_config(creations={"perSecond": 1, "burst": 5}))
+    for number in range(100):
+        key = world.put(f"loop-{number}")
+        await asyncio.sleep(0.1)
+        world.delete(key)
+    assert len(world.registry.repositories) <= 5 + 10
+    key = world.put("honest")
+    await asyncio.sleep(2)
+    assert is_ready(world, key)
+    await world.controller.stop(grace=0)
+
+
+async def test_only_creations_take_a_turn() -> None:
+    """Repositories that exist are adopted without one, and failures of the registry take none."""
+    world = World(make_config(creations={"perSecond": 0.001, "burst": 1}))
+    world.registry.repositories |= {f"team/repo-{number}" for number in range(50)}
+    for number in range(50):
+        key = world.put(f"repo-{number}")
+        await asyncio.sleep(0.1)
+        assert is_ready(world, key)
+    world.registry.error = DOWN
+    key = world.put("new")
+    await asyncio.sleep(100)
+    assert world.ready(key) == ("False", "RegistryUnavailable")
+    world.registry.error = None
+    await asyncio.sleep(100)
+    assert is_ready(world, key)
+    await world.controller.stop(grace=0)
+
+
+async def test_new_limits_apply_to_objects_that_wait() -> None:
+    """As any other change of the configuration."""
+    world = World(make_config(creations={"perSecond": 0.001, "burst": 1}))
+    keys = [world.put(f"repo-{number}") for number in range(5)]
+    await asyncio.sleep(1)
+    assert sum(is_ready(world, key) for key in keys) == 1
+    world.pool.configure(make_config())
+    await world.controller.reconfigured()
+    await world.sweep()
+    await asyncio.sleep(1)
+    assert all(is_ready(world, key) for key in keys)
+    await world.controller.stop(grace=0)
 
 
 async def test_an_unknown_registry_is_found_when_it_is_configured(world: World) -> None:

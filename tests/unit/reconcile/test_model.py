@@ -41,8 +41,8 @@ from controller.errors import Conflict, KubernetesUnavailable
 from controller.names import RepositoryPath
 from controller.reconcile.breaker import BreakerState, CircuitBreaker
 from controller.reconcile.interfaces import RepositoryRegistry
-from controller.reconcile.ratelimit import Reservation
 from controller.reconcile.reconciler import Reconciler, Result
+from controller.reconcile.records import Claims
 from controller.reconcile.workqueue import Priority
 from controller.registry import marker
 from controller.registry.local import LocalArtifactRegistry
@@ -324,7 +324,7 @@ class ModelReconciler(Reconciler):
         repository: ArtifactRepository,
         *,
         failing_for: timedelta,
-        reservation: Reservation | None = None,
+        claims: Claims,
         last_message: str | None = None,
     ) -> Result:
         """Check that nobody else works on the object."""
@@ -334,7 +334,7 @@ class ModelReconciler(Reconciler):
         token = _at_work.set(repository)
         try:
             return await super().reconcile(
-                repository, failing_for=failing_for, reservation=reservation, last_message=last_message
+                repository, failing_for=failing_for, claims=claims, last_message=last_message
             )
         finally:
             _at_work.reset(token)
