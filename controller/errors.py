@@ -29,6 +29,18 @@ types below, and the log keeps the cause::
 
 from __future__ import annotations
 
+import copy
+from http import HTTPStatus
+from typing import Self
+
+
+def phrase(status: int) -> str:
+    """Return the standard text of an HTTP status; empty if it has none."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
 
 class OperatorError(Exception):
     """Base of all errors of this project."""
@@ -109,6 +121,19 @@ class RegistryError(OperatorError):
 
     def __str__(self) -> str:
         return f"cannot {self.operation}: {self.endpoint}: {self.cause}"
+
+    def shared(self) -> Self:
+        """Return a copy for all users of the registry, whose objects may belong to others than the failed one.
+
+        It names the server and what went wrong, but no repository: neither the request nor the text of the response.
+        """
+        copied = copy.copy(self)
+        copied.operation = "use the registry"
+        if self.status is not None:
+            said = f"({'; '.join(self.codes)})" if self.codes else phrase(self.status)
+            copied.cause = f"{self.status} {said}".rstrip()
+        copied.args = (copied.operation, copied.endpoint, copied.cause)
+        return copied
 
 
 class ResourceNotFound(RegistryError):

@@ -93,6 +93,7 @@ class CircuitBreaker:
         self.failing_since: float | None = None
         """Time of the first failure since the last success, in seconds."""
         self.last_failure: Outage | None = None
+        """The last failure of a call or a probe, as it is shown to all users of the registry."""
         self.next_probe: float | None = None
         """When to probe next; None unless open."""
 
@@ -163,7 +164,7 @@ class CircuitBreaker:
         """
         now = self._clock.monotonic()
         pushing = isinstance(error, PushFailed)
-        self.last_failure = error
+        self.last_failure = error.shared()
         if self._only_pushes_fail and not pushing:
             self._failed.clear()  # a different outage, which begins now
             self.failing_since = None
@@ -220,7 +221,7 @@ class CircuitBreaker:
         if failure is None:
             self._record_success(pushed=True)
         else:
-            self.last_failure = failure
+            self.last_failure = failure.shared()
             self._open(failure)
 
     def _open(self, error: Outage) -> None:
@@ -239,7 +240,7 @@ class CircuitBreaker:
     def probe_failed(self, error: RegistryUnavailable) -> None:
         """Record that the registry did not respond to the probe."""
         if self.state is BreakerState.OPEN:
-            self.last_failure = error
+            self.last_failure = error.shared()
             self._only_pushes_fail = False
             now = self._clock.monotonic()
             self._retry_at = max(self._retry_at, now + (error.retry_after or 0.0))

@@ -29,7 +29,15 @@ from controller.redaction import remember
 from controller.registry.credentials import CredentialFiles
 from controller.registry.endpoint import Endpoint
 from controller.registry.logins import Logins
-from controller.registry.responses import Response, describe, error_for, parse_object, printable, with_query
+from controller.registry.responses import (
+    Response,
+    describe,
+    error_codes,
+    error_for,
+    parse_object,
+    printable,
+    with_query,
+)
 
 Scopes = tuple[str, ...]
 """Scopes of a token, in the syntax of token services (``repository:a/b:pull,push``)."""
@@ -217,7 +225,10 @@ class Authenticator:
         endpoint, status = str(self._endpoint), response.status
         if challenge is not None and challenge.parameters.get("error") == "insufficient_scope":
             return AccessDenied(operation, endpoint, f"{status} (insufficient scope)", status=status)
-        return AuthenticationFailed(operation, endpoint, describe(response), advice=self._advice(), status=status)
+        codes = error_codes(response.body) or ()
+        return AuthenticationFailed(
+            operation, endpoint, describe(response), advice=self._advice(), status=status, codes=codes
+        )
 
     def _advice(self) -> str:
         return f"check {self.files.paths[-1]}" if self.files.paths else "configure credentials for it"

@@ -121,7 +121,7 @@ class Logins:
                 yield attempt
             except RegistryUnavailable as error:
                 if error.status is None:
-                    self._lost = error
+                    self._lost = error.shared()
                 raise
             finally:
                 if version == self._version:
@@ -158,7 +158,7 @@ class Logins:
         if isinstance(failure, AuthenticationFailed):
             backoff, failure = _REFUSED, _refused(failure)
             self._restrict(accepted=False)
-        self._pause = _Pause(failure, self._clock() + backoff.bound(failures), failures)
+        self._pause = _Pause(failure.shared(), self._clock() + backoff.bound(failures), failures)
 
 
 def _refused(error: AuthenticationFailed) -> LoginRefused:

@@ -22,6 +22,7 @@ from controller.errors import (
     RegistryError,
     RegistryUnavailable,
     ResourceNotFound,
+    phrase,
 )
 from controller.redaction import REDACTED, redact
 from controller.registry.endpoint import Endpoint
@@ -137,7 +138,7 @@ def describe(response: Response) -> str:
         detail = ""
     if detail:
         return f"{response.status} ({printable(detail)})"
-    return f"{response.status} {_phrase(response.status)}".rstrip()
+    return f"{response.status} {phrase(response.status)}".rstrip()
 
 
 def _said(body: bytes) -> str | None:
@@ -145,13 +146,6 @@ def _said(body: bytes) -> str | None:
     value = parse_object(body) or {}
     texts = (value.get(key) for key in _TEXT_KEYS)
     return next((text for text in texts if isinstance(text, str) and text), None)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
 
 
 def error_for(response: Response, *, operation: str, resource: str, endpoint: Endpoint) -> RegistryError:

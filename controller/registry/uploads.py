@@ -121,7 +121,7 @@ class Uploads:
             response = await self._connection.send(self._mount_request(path, blob, source))
         except RegistryError as error:
             if not (_is_refusal(error) or isinstance(error, ProtocolViolation)):
-                raise
+                raise error.shared() from error  # its text may name the source, which is another object's repository
             requests = 1 + await self._upload(path, blob)
             # The source may be gone: that alone does not show that mounts are refused.
             is_first = error.status == HTTPStatus.NOT_FOUND and self._reuse is _Reuse.MOUNT

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from controller.errors import (
     KubernetesError,
     KubernetesUnavailable,
     LeadershipLost,
+    LoginRefused,
     NameRefused,
     ProtocolViolation,
     PushFailed,
@@ -39,6 +41,7 @@ from tests.unit.reconcile.world import MemoryRegistry, World
 pytestmark = [pytest.mark.looptime]
 
 LOOK_UP = ("look up latest of artifacts/team/web", "http://registry:5000")
+LOOK_UP_OF_OTHERS = ("look up latest of artifacts/team-b/secret", "http://registry:5000")
 DAMAGED = RegistryUnavailable(*LOOK_UP, "500 Internal Server Error", status=500)
 DOWN = RegistryUnavailable(*LOOK_UP, "connection refused")
 RECONCILING, STALLED = ConditionType.RECONCILING, ConditionType.STALLED
@@ -172,6 +175,39 @@ async def test_an_edited_status_is_healed(world: World) -> None:
     assert healed["references"] == good["references"]
     assert foreign in healed["conditions"]
     assert world.ready(key) == ("True", "RepositoryReady")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RegistryUnavailable(
+            *LOOK_UP_OF_OTHERS,
+            "500 (UNKNOWN: no space for artifacts/team-b/secret)",
+            status=500,
+            codes=("UNKNOWN",),
+        ),
+        RegistryUnavailable(*LOOK_UP_OF_OTHERS, "503 (team-b/secret is busy)", status=503, retry_after=60),
+        PushFailed(*LOOK_UP_OF_OTHERS, "507 (team-b/secret is full)", status=507),
+        LoginRefused(*LOOK_UP_OF_OTHERS, "401 (no secret in team-b)", advice="check the password", status=401),
+    ],
+    ids=["error", "retry-after", "full", "login"],
+)
+async def test_a_shared_failure_names_no_repository_of_others(world: World, failure: RegistryError) -> None:
+    """Objects that wait for a registry are told of endpoint and cause, not whose request has failed."""
+    world.registry.error = failure
+    world.registry.ping_error = DOWN
+    for number in range(5):
+        world.put(f"secret-{number}", namespace="team-b")
+    await asyncio.sleep(1)  # before the first probe, whose failure would replace theirs
+    keys = [world.put(f"web-{number}") for number in range(20)]
+    asked = len(world.registry.asked)
+    await asyncio.sleep(0.3)
+    assert len(world.registry.asked) == asked  # they were told without a request
+    for key in keys:
+        status = json.dumps(world.store.read(key).status)
+        assert "http://registry:5000: " in status
+        assert "team-b" not in status
+        assert "secret" not in status
 
 
 async def test_a_new_object_in_an_outage(world: World) -> None:

@@ -152,6 +152,19 @@ class TestBlobs:
         assert await put_blob(client, "a/1", None) == 2
         assert [await put_blob(client, f"a/{number}", "a/1") for number in (2, 3)] == [3, 2]
 
+    async def test_failed_mount_does_not_name_the_source(self, fake: FakeRegistry, client: RegistryClient) -> None:
+        """The source is a repository of another object, perhaps of another tenant, whose name is not revealed."""
+
+        def respond(request: httpx.Request) -> httpx.Response | None:
+            body = {"errors": [{"code": "UNAVAILABLE", "message": f"{request.url} is busy"}]}
+            return httpx.Response(503, json=body) if is_mount(request) else None
+
+        override(fake, respond)
+        with pytest.raises(RegistryUnavailable) as raised:
+            await put_blob(client, "team/web", "other/secret")
+        assert raised.value.cause == "503 (UNAVAILABLE)"
+        assert "secret" not in str(raised.value)
+
     async def test_unknown_source_costs_an_upload(self, fake: FakeRegistry, client: RegistryClient) -> None:
         """A source that the registry reports as unknown costs an upload."""
 

@@ -37,6 +37,8 @@ class Server:
         self._challenge = challenge
         self.status: Callable[[str], int] = lambda _: 401
         """Status of a request with a login, by URL or repository."""
+        self.says = '{"token": "x"}'
+        """Body of the token service's responses, with ``{target}`` for the URL."""
         self.logins = 0
         self.busy = 0
         self.most_busy = 0
@@ -53,7 +55,8 @@ class Server:
     async def request_token(self, url: str, authorization: str | None) -> Response:
         """Respond as a token service."""
         assert authorization
-        return Response("GET", url, await self.login(url), httpx.Headers(), b'{"token": "x"}')
+        body = self.says.replace("{target}", url).encode()
+        return Response("GET", url, await self.login(url), httpx.Headers(), body)
 
     async def request(self, target: str, authorization: str | None) -> Response:
         """Respond as the registry."""
@@ -129,6 +132,21 @@ async def test_wrong_password_is_tried_once(client: Client) -> None:
     end = f"check {file}: the login is tried again when that changes, or after some minutes"
     assert str(errors[0]).endswith(f"http://registry:5000: 401 Unauthorized; {end}")
     assert {error.advice for error in errors if error} == {f"check {file}"}
+
+
+@pytest.mark.parametrize("status", [401, 503])
+async def test_a_shared_failure_names_no_repository(bearer: Client, status: int) -> None:
+    """What the token service says about one repository is not told to the objects of others during the pause."""
+    bearer.server.status = lambda _: status
+    bearer.server.says = '{"errors": [{"code": "DENIED", "message": "no access to {target}"}]}'
+    for number in range(20):
+        await bearer.get(f"secret/{number}")
+    logins = bearer.server.logins
+    error = await bearer.get("team/web")
+    assert bearer.server.logins == logins
+    assert error is not None
+    assert error.endpoint == "http://registry:5000"
+    assert "secret" not in f"{error} {error.cause} {error.advice} {error!r}"
 
 
 async def test_pause_grows(client: Client) -> None:
