@@ -23,7 +23,7 @@ from controller.metrics import Metrics
 from controller.reconcile.interfaces import Clock, ObjectStore, RepositoryRegistry
 from controller.reconcile.overwrites import Overwrites
 from controller.reconcile.reconciler import Reconciler, Result
-from controller.reconcile.records import Claims, Record
+from controller.reconcile.records import NO_CLAIMS, Record
 from controller.reconcile.recovery import OutageObserver, Recovery
 from controller.reconcile.registries import RegistryPool
 from controller.reconcile.requeue import SLOW, Done, Requeue, RequeueAfter, Retry, WhenAvailable
@@ -329,7 +329,7 @@ class Controller:
             result = await self._reconciler.reconcile(
                 item.state,
                 failing_for=timedelta(seconds=0 if since is None else now - since),
-                claims=record.claims if record else Claims(),
+                claims=record.claims if record else NO_CLAIMS,
                 last_message=record.message if record else None,
             )
         except LeadershipLost as error:

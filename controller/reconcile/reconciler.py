@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -30,7 +30,7 @@ from controller.reconcile.interfaces import Clock, EventRecorder, EventType, Obj
 from controller.reconcile.objectlog import log_recreation, log_write
 from controller.reconcile.ratelimit import RateLimiter
 from controller.reconcile.recorded import addresses_to_write, known_origin, recorded_location
-from controller.reconcile.records import Claims
+from controller.reconcile.records import NO_CLAIMS, Claims
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
 from controller.reconcile.requeue import QUICK, SLOW, Done, Requeue, RequeueAfter, Retry, WhenAvailable, no_later_than
 from controller.registry.protocol import Ensured, Origin
@@ -60,7 +60,7 @@ class Result:
     requeue: Requeue
     registry: str | None
     message: str
-    claims: Claims = field(default_factory=Claims)
+    claims: Claims = NO_CLAIMS
     written: bool = False
     write_error: KubernetesError | None = None
     recreated: bool = False
@@ -146,7 +146,8 @@ class Reconciler:
             write.release()
         elif claims.write is not None:
             claims.write.release()
-        result = functools.partial(result, claims=Claims(creation=attempt.permit))
+        if attempt.permit is not None:
+            result = functools.partial(result, claims=Claims(creation=attempt.permit))
         if patch is not None:
             self._check_leadership()
             try:

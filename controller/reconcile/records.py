@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 from controller.api.conditions import ConditionStatus
 from controller.reconcile.creations import Permit
@@ -28,6 +29,10 @@ class Claims:
                 claim.release()
 
 
+NO_CLAIMS: Final = Claims()
+"""Shared by all objects that hold none, which are nearly all."""
+
+
 @dataclass(slots=True)
 class Record:
     """What the controller knows of one object, whether it is queued or not.
@@ -51,7 +56,7 @@ class Record:
     version: int
     ready: str = ConditionStatus.UNKNOWN
     waiting_for: str | None = None
-    claims: Claims = field(default_factory=Claims)
+    claims: Claims = NO_CLAIMS
     failures: int = 0
     failing_since: float | None = None
     api_failures: int = 0
