@@ -76,6 +76,23 @@ class RegistryHosting:
             problems=tuple(problems),
         )
 
+    def is_about(self, binding: RegistryBinding) -> bool:
+        """Return whether this registry is the advertised one: by its ``registryUrl``, or because its binding says so.
+
+        Args:
+            binding: The registry's configuration.
+        """
+        default_port = DEFAULT_PORTS[urlsplit(binding.registry_url).scheme]
+
+        def is_called(address: str | None) -> bool:
+            parts = urlsplit(f"//{address or ''}")
+            called, port = binding.address
+            host = parts.hostname or ""
+            is_same = host == called or (is_loopback(host) and is_loopback(called))
+            return is_same and (parts.port or default_port) == port
+
+        return binding.advertised_by_cluster or is_called(self.host_from_cluster_network) or is_called(self.host)
+
 
 @dataclass(frozen=True, slots=True)
 class Location:

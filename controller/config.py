@@ -187,6 +187,11 @@ class RegistryBinding(_Model):
     )
     data_dir: str | None = Field(None, description="The registry's data directory. Accepted but not used.")
     references: ReferenceHosts | None = Field(None, description="The registry's address as seen from each place.")
+    advertised_by_cluster: bool = Field(
+        False,
+        description="This is the registry in `kube-public/local-registry-hosting` (KEP-1755) although neither its "
+        "`hostFromClusterNetwork` nor its `host` is the host of `registryUrl`. Only for the default registry.",
+    )
     repository_template: str = Field(
         "{namespace}/{name}", description="Name of the repository of an object without `repositoryName`."
     )
@@ -342,6 +347,9 @@ class OperatorConfig(_Model):
         RepositoryPolicy.ANY, description="`repositoryPolicy` of registries that set none."
     )
     creations: Creations = Field(default_factory=Creations, description="Rate limit of new repositories.")
+    follow_local_registry_hosting: bool = Field(
+        True, description="Read addresses of the default registry from `kube-public/local-registry-hosting` (KEP-1755)."
+    )
     timings: Timings = Field(default_factory=Timings, description="Intervals and deadlines.")
 
     @model_validator(mode="before")

@@ -43,6 +43,9 @@ class Metrics:
         self.config_loads = self._counter("config_loads", "Changes of the configuration file by result.", "result")
         self._config = _ConfigCollector()
         self.registry.register(self._config)
+        self.advertisement_changes = self._counter(
+            "advertisement_changes", "Changes of the default registry's addresses by the cluster's advertisement."
+        )
         self.drift_repairs = self._counter(
             "drift_repairs", "Repositories that had vanished and were created again.", "registry"
         )

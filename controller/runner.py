@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.addresses import RegistryHosting
+from controller.advertisements import Advertisements
 from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.target import intended_registry
 from controller.api.v1alpha1 import ArtifactRepository
@@ -108,7 +109,10 @@ class Runner:
         self._follower = ConfigFollower(
             config_file, registries=self._registries, on_applied=self._reconfigured, events=events, metrics=metrics
         )
-        self._discovery = LocalRegistryDiscovery(api, rng=rng)
+        self._discovery = LocalRegistryDiscovery(
+            api, rng=rng, is_enabled=lambda: self._registries.config.follow_local_registry_hosting
+        )
+        self._advertisements = Advertisements(self._registries, events=events, metrics=metrics)
         metrics.observe_registries(self._registries.failing_since)
 
     @property
@@ -203,7 +207,7 @@ class Runner:
 
     async def _advertised(self, hosting: RegistryHosting | None) -> None:
         """Apply the advertisement of the local registry, and update the references of all objects."""
-        self._registries.advertise(hosting)
+        self._advertisements.apply(hosting)
         if self._controller.is_running:  # before, no object has been reconciled
             await self._sweep()
 

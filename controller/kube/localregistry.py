@@ -24,6 +24,9 @@ _PATH: Final = f"/api/v1/namespaces/{HOSTING_NAMESPACE}/configmaps/{HOSTING_NAME
 _INTERVAL: Final = 30.0
 """Mean interval between two reads, in seconds. The ConfigMap hardly ever changes."""
 
+_GRACE: Final = 300.0
+"""Time for which an advertisement is kept after it was deleted, in seconds."""
+
 _FIRST_READ: Final = 5.0
 """Maximum time to wait for a definite answer before reconciliation starts, in seconds.
 
@@ -37,17 +40,24 @@ class LocalRegistryDiscovery:
     """Reports changes of the advertisement.
 
     Only a definite answer counts: the ConfigMap, not found, or forbidden. The last valid advertisement is kept if the
-    ConfigMap is deleted, becomes invalid or can no longer be read, because the registry most likely still has its
-    addresses.
+    ConfigMap becomes invalid or can no longer be read, and for a few minutes if it is deleted: a script may delete it
+    to create it again.
 
     Args:
         api: The API server.
         rng: Source of jitter.
+        is_enabled: Returns whether the ConfigMap is read at all; asked before each read.
     """
 
-    def __init__(self, api: KubernetesClient, *, rng: random.Random) -> None:
+    def __init__(
+        self, api: KubernetesClient, *, rng: random.Random, is_enabled: Callable[[], bool] = lambda: True
+    ) -> None:
         self._api = api
         self._rng = rng
+        self._is_enabled = is_enabled
+        self._reported = False
+        self._gone_since: float | None = None
+        """When the advertisement was first missing, on the event loop's clock; None while it exists."""
         self._known: RegistryHosting | None = None
         self._logged = ""
         self._read_once = asyncio.Event()
@@ -66,6 +76,10 @@ class LocalRegistryDiscovery:
         """
         delays = Delays(self._rng)
         while True:
+            if not self._is_enabled():
+                self._read_once.set()
+                await self._pause()
+                continue
             try:
                 hosting = await self._read()
             except KubernetesError as error:
@@ -73,11 +87,15 @@ class LocalRegistryDiscovery:
                 await asyncio.sleep(delays.next(error))
                 continue
             delays.reset()
-            if hosting != self._known or not self._read_once.is_set():
+            if hosting != self._known or not self._reported:
                 self._known = hosting
                 await changed(hosting)
+                self._reported = True
                 self._read_once.set()
-            await asyncio.sleep(_INTERVAL * self._rng.uniform(0.8, 1.2))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(_INTERVAL * self._rng.uniform(0.8, 1.2))
 
     async def _read(self) -> RegistryHosting | None:
         """Read the ConfigMap once; return the advertisement that now applies.
@@ -88,15 +106,17 @@ class LocalRegistryDiscovery:
         try:
             config_map = await self._api.request("GET", _PATH)
         except ObjectGone:
-            kept = "the last valid one is kept" if self._known else "addresses come from the configuration"
-            self._log(f"{_CONFIG_MAP} does not exist; {kept}", logging.INFO)
-            return self._known
+            return self._missing("does not exist", logging.INFO)
         except KubernetesError as error:
             if error.status != HTTPStatus.FORBIDDEN:
                 raise
             self._log(f"Not allowed to read {_CONFIG_MAP}; addresses come from the configuration: {error}")
             return self._known
-        hosting = self._parse(_data(config_map))
+        data = _data(config_map)
+        if not isinstance(text := data.get(HOSTING_KEY), str):
+            return self._missing(f"has no key {HOSTING_KEY}", logging.WARNING)
+        self._gone_since = None
+        hosting = self._parse(text)
         if hosting is None:
             return self._known
         if hosting != self._known:
@@ -105,11 +125,17 @@ class LocalRegistryDiscovery:
             self._log(f"{_CONFIG_MAP}: ignored: {'; '.join(hosting.problems)}")
         return hosting
 
-    def _parse(self, data: Mapping[str, Any]) -> RegistryHosting | None:
-        text = data.get(HOSTING_KEY)
-        if not isinstance(text, str):
-            self._log(f"{_CONFIG_MAP} has no key {HOSTING_KEY} and is ignored")
-            return None
+    def _missing(self, problem: str, level: int) -> RegistryHosting | None:
+        """Return the advertisement that applies although there is none."""
+        now = asyncio.get_running_loop().time()
+        if self._gone_since is None:
+            self._gone_since = now
+        is_kept = self._known is not None and now - self._gone_since < _GRACE
+        kept = f"the last valid one is kept for {_GRACE:.0f} s" if is_kept else "addresses come from the configuration"
+        self._log(f"{_CONFIG_MAP} {problem}; {kept}", level)
+        return self._known if is_kept else None
+
+    def _parse(self, text: str) -> RegistryHosting | None:
         try:
             return RegistryHosting.parse(text, known=self._known)
         except ConfigError as error:

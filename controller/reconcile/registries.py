@@ -120,7 +120,8 @@ class RegistryPool:
         Args:
             name: The registry.
         """
-        return self._hosting_known or name != self.config.default_registry
+        is_followed = self.config.follow_local_registry_hosting and name == self.config.default_registry
+        return self._hosting_known or not is_followed
 
     @property
     def retired(self) -> Sequence[RepositoryRegistry]:
@@ -151,7 +152,8 @@ class RegistryPool:
         return ManagedRegistry(name, binding, client, breaker, resolve_addresses(binding, None))
 
     def _addresses(self, registry: ManagedRegistry, config: OperatorConfig) -> RegistryAddresses:
-        is_advertised = registry.name == config.default_registry
+        is_followed = config.follow_local_registry_hosting and registry.name == config.default_registry
+        is_advertised = is_followed and self._hosting is not None and self._hosting.is_about(registry.binding)
         return resolve_addresses(registry.binding, self._hosting if is_advertised else None)
 
     def _retire(self, registries: Mapping[str, ManagedRegistry], *, used: Mapping[str, ManagedRegistry]) -> None:

@@ -149,7 +149,8 @@ def test_the_moved_operator_works(cluster: DevCluster, api: Api, moved: list[Doc
     account = f"--as=system:serviceaccount:{OTHER}:{NAME}"
     told = {ask: cluster.kubectl("auth", "can-i", *ask.split(), account, check=False) for ask in (*MAY, *MAY_NOT)}
     assert {ask for ask, answer in told.items() if answer.endswith("yes\n")} == set(MAY), told
-    config = {"defaultRegistry": "artifacts", "registries": {"artifacts": {"registryUrl": cluster.registry_url}}}
+    binding = {"registryUrl": cluster.registry_url, "advertisedByCluster": True}
+    config = {"defaultRegistry": "artifacts", "registries": {"artifacts": binding}}
     only(moved, "ConfigMap")["data"]["config.yaml"] = json.dumps(config)
     objects = Objects(api, "default")
     with OperatorPod(moved, cluster, tmp_path / "pod") as operator:

@@ -44,11 +44,13 @@ def failure(status: int, message: str, **headers: str) -> Response:
 
 
 @pytest.fixture
-def advertisement(api: Api) -> Iterator[str]:
+def advertisement(api: Api, cluster: DevCluster) -> Iterator[str]:
     """Advertise a local registry (KEP-1755); return its host."""
     host = "localhost:5991"
     metadata = {"name": "local-registry-hosting"}
-    body = {"metadata": metadata, "data": {"localRegistryHosting.v1": f"host: {host}\n"}}
+    called = cluster.registry_url.removeprefix("http://")
+    text = f"host: {host}\nhostFromClusterNetwork: {called}\n"
+    body = {"metadata": metadata, "data": {"localRegistryHosting.v1": text}}
     api.must("POST", ADVERTISED, body)
     yield host
     api.must("DELETE", f"{ADVERTISED}/local-registry-hosting")

@@ -4,8 +4,10 @@ ConfigMap kube-public/local-registry-hosting | references of the default registr
 absent                                       | from registryUrl
 created, changed                             | follow it
 partly filled                                | the rest from registryUrl
-malformed, without its key, deleted          | the last valid one stays
+malformed                                    | the last valid one stays
+without its key, deleted                     | the last valid one stays for five minutes
 may not be read                              | from registryUrl, and a sentence in the log
+of another registry, or not followed         | from registryUrl; a sentence in the log, or no request
 """
 
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.cluster
 
 PATH = "/api/v1/namespaces/kube-public/configmaps"
 NAME = "local-registry-hosting"
+CHANGES = "artifact_repository_advertisement_changes_total"
 
 
 class Hosting:
@@ -41,6 +44,10 @@ class Hosting:
     def advertise(self, text: str) -> None:
         """Write the advertisement."""
         self.put(**{"localRegistryHosting.v1": text})
+
+    def advertise_registry(self, cluster: DevCluster, host: str) -> None:
+        """Advertise the cluster's registry as this host."""
+        self.advertise(f"host: {host}\nhostFromClusterNetwork: {cluster.registry_url.removeprefix('http://')}")
 
     def delete(self) -> None:
         """Delete it, if it is there."""
@@ -62,10 +69,12 @@ def host(object_: Object) -> str:
 
 
 def test_references_follow_the_advertisement(
-    cluster: DevCluster, objects: Objects, operator: OperatorProcess, hosting: Hosting
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator, hosting: Hosting
 ) -> None:
     """Absent, created, changed: the references of an object that is Ready follow within the interval of discovery."""
     called = cluster.registry_url.removeprefix("http://")
+    binding = {"registryUrl": cluster.registry_url, "advertisedByCluster": True}
+    operator = start_operator({"defaultRegistry": "artifacts", "registries": {"artifacts": binding}})
     objects.create("web")
     seen = objects.wait_ready("web", tell=operator.log)
     assert host(seen) == called
@@ -83,13 +92,45 @@ def test_references_follow_the_advertisement(
     seen = objects.wait("web", lambda o: host(o) == "localhost:5002", within=60, tell=operator.log)
     assert seen["status"]["uri"] == f"registry:5000/{path}"
     assert seen["status"]["references"]["clusterNetwork"] == f"registry:6000/{path}"
+    assert operator.metrics()[CHANGES] == 2
+    warnings = [line for line in operator.log().splitlines() if "has changed the addresses of registry" in line]
+    assert len(warnings) == 2
+    assert all("WARNING" in line.upper() for line in warnings)
+
+
+def test_an_advertisement_of_another_registry(
+    cluster: DevCluster, objects: Objects, operator: OperatorProcess, hosting: Hosting
+) -> None:
+    """It is not applied as long as it does not name the host of registryUrl; no address has changed."""
+    objects.create("web")
+    before = objects.wait_ready("web", tell=operator.log)
+    hosting.advertise("host: evil.example:5001\nhostFromClusterNetwork: evil.example:5001")
+    eventually(lambda: "is not applied" in operator.log(), within=60, tell=operator.log)
+    assert operator.metrics()[CHANGES] == 0
+    assert objects.get("web") == before
+    hosting.advertise_registry(cluster, "localhost:5001")
+    objects.wait("web", lambda o: host(o) == "localhost:5001", within=60, tell=operator.log)
+
+
+def test_an_advertisement_that_is_not_followed(
+    objects: Objects, start_operator: StartOperator, hosting: Hosting, audit: Audit, cluster: DevCluster
+) -> None:
+    """With followLocalRegistryHosting false the ConfigMap is not even read."""
+    hosting.advertise_registry(cluster, "localhost:5001")
+    mark = audit.mark()
+    operator = start_operator(followLocalRegistryHosting=False)
+    objects.create("web")
+    assert host(objects.wait_ready("web", tell=operator.log)) == cluster.registry_url.removeprefix("http://")
+    asked = [event["requestURI"] for event in audit.since(mark)]
+    assert [uri for uri in asked if "configmaps" in uri] == []
+    assert asked
 
 
 def test_a_restart_waits_for_the_advertisement(
-    objects: Objects, start_operator: StartOperator, hosting: Hosting, audit: Audit
+    cluster: DevCluster, objects: Objects, start_operator: StartOperator, hosting: Hosting, audit: Audit
 ) -> None:
     """The operator knows what is advertised before it looks at the first object: a restart costs not one write."""
-    hosting.advertise("host: localhost:5001")
+    hosting.advertise_registry(cluster, "localhost:5001")
     operator = start_operator()
     for number in range(10):
         objects.create(f"web-{number}")
@@ -107,7 +148,7 @@ def test_other_registries_do_not_follow_it(
     cluster: DevCluster, objects: Objects, start_operator: StartOperator, hosting: Hosting
 ) -> None:
     """The ConfigMap speaks of the cluster's one local registry, which is the operator's default one."""
-    hosting.advertise("host: localhost:5001")
+    hosting.advertise_registry(cluster, "localhost:5001")
     url = {"registryUrl": cluster.registry_url}
     operator = start_operator({"defaultRegistry": "local", "registries": {"local": url, "other": url}})
     objects.create("web", {"registry": "other"})
@@ -120,7 +161,7 @@ def test_without_the_right_to_read_it(
     cluster: DevCluster, objects: Objects, start_operator: StartOperator, hosting: Hosting
 ) -> None:
     """It says so, and goes on without; given the right, it follows."""
-    hosting.advertise("host: localhost:5001")
+    hosting.advertise_registry(cluster, "localhost:5001")
     cluster.kubectl("delete", "-f", MANIFESTS / LOCAL_REGISTRY_HOSTING)
     try:
         operator = start_operator()

@@ -227,6 +227,7 @@ def test_addresses_are_those_of_the_documentation(engine: Engine, config_map: di
     config = parse_config(config_map["data"]["config.yaml"])
     binding: RegistryBinding = config.registries[config.default_registry]
     path = f"{binding.prefix(config.default_registry)}/default/web"
+    assert hosting.is_about(binding)
     addresses = resolve_addresses(binding, hosting)
     uri = f"{addresses.uri}/{path}"
     assert addresses.references(path) == {

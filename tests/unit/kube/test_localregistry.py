@@ -73,7 +73,7 @@ async def test_changes_are_reported_once() -> None:
 
 
 async def test_the_last_valid_advertisement_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    """Invalid, without its key, without data, deleted: each is logged once, and none is reported."""
+    """Invalid, without its key or data, deleted: each is logged once, and the last two are reported after minutes."""
     caplog.set_level(logging.INFO)
     async with running() as discovery:
         discovery.advertise("host: localhost:5001")
@@ -81,15 +81,50 @@ async def test_the_last_valid_advertisement_is_kept(caplog: pytest.LogCaptureFix
         caplog.clear()
         for text, key in (("host: http://x", KEY), ("- host", KEY), ("x", "other")):
             discovery.advertise(text, key=key)
-            await asyncio.sleep(3 * INTERVAL)
+            await asyncio.sleep(2 * INTERVAL)
         discovery.api.objects[PATH] = config_map(None)
-        await asyncio.sleep(3 * INTERVAL)
+        await asyncio.sleep(2 * INTERVAL)
         del discovery.api.objects[PATH]
-        await asyncio.sleep(3 * INTERVAL)
-    expected = ["host must be host or host:port", "must be a flat mapping", "has no key", "the last valid one is kept"]
+        await asyncio.sleep(2 * INTERVAL)
+        assert discovery.hosts == [None, "localhost:5001"]
+        await asyncio.sleep(5 * INTERVAL)
+        assert discovery.hosts == [None, "localhost:5001", None]
+    expected = [
+        "host must be host or host:port",
+        "must be a flat mapping",
+        "has no key localRegistryHosting.v1; the last valid one is kept for 300 s",
+        "does not exist; the last valid one is kept for 300 s",
+        "does not exist; addresses come from the configuration",
+    ]
     assert len(caplog.messages) == len(expected)
     assert all(part in message for part, message in zip(expected, caplog.messages, strict=True))
-    assert len(discovery.reported) == 2
+
+
+async def test_an_advertisement_that_is_replaced_is_kept() -> None:
+    """Deleted and created again within minutes: nothing is reported, and the next deletion has its own minutes."""
+    async with running() as discovery:
+        for _ in range(3):
+            discovery.advertise("host: localhost:5001")
+            await asyncio.sleep(INTERVAL)
+            del discovery.api.objects[PATH]
+            await asyncio.sleep(4 * INTERVAL)
+    assert discovery.hosts == [None, "localhost:5001"]
+
+
+async def test_discovery_that_is_switched_off() -> None:
+    """The ConfigMap is not read and nothing waits for it; switched on, it is reported within an interval."""
+    discovery = Discovery()
+    enabled = [False]
+    subject = LocalRegistryDiscovery(discovery.api, rng=random.Random(1), is_enabled=lambda: enabled[0])
+    task = asyncio.create_task(subject.run(discovery.changed))
+    await asyncio.wait_for(subject.wait_for_first_read(), 1)
+    await asyncio.sleep(5 * INTERVAL)
+    assert discovery.api.requests == []
+    enabled[0] = True
+    await asyncio.sleep(INTERVAL)
+    assert discovery.reported == [None]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_config_map_is_read_at_an_interval() -> None:

@@ -1094,7 +1094,7 @@ async def test_a_write_that_a_webhook_rejects_is_no_problem_of_the_operator(worl
 
 async def test_unknown_is_not_absent(world: World) -> None:
     """While it is unknown what the cluster advertises, Ready objects keep their addresses; new ones do not wait."""
-    world.pool.advertise(RegistryHosting(host="localhost:5001"))
+    world.pool.advertise(RegistryHosting(host="localhost:5001", host_from_cluster_network="registry:5000"))
     old = world.put("old")
     await asyncio.sleep(1)
     restarted = World(store=world.store)

@@ -622,7 +622,7 @@ class EngineMachine(RuleBasedStateMachine):
         """The cluster tells another address, and a session has everything looked at."""
 
         async def advertise() -> None:
-            self.world.pool.advertise(RegistryHosting(host=host))
+            self.world.pool.advertise(RegistryHosting(host, host_from_cluster_network="registry:5000"))
             await self.world.sweep()
 
         self.run(advertise())
