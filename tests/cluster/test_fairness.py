@@ -29,7 +29,8 @@ def test_slow_repositories_of_one_namespace_delay_another_one_little(
     api.must("POST", "/api/v1/namespaces", {"metadata": {"name": busy.namespace}})
     busy.create_many(f"slow-{number}" for number in range(SLOW))
     with registry_proxy.rule("GET", f"/{busy.namespace}/", Delay(RECONCILE)):
-        operator = start_operator(operator_config(registry_proxy.url), "--namespace", busy.namespace)
+        arguments = ("--namespace", busy.namespace, "--concurrent", "16")
+        operator = start_operator(operator_config(registry_proxy.url), *arguments)
         delays = []
         for number in range(3):
             started = time.monotonic()
