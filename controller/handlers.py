@@ -20,7 +20,7 @@ from controller import NAME, USER_AGENT
 from controller.api.v1alpha1 import GROUP, PLURAL, VERSION, ArtifactRepository
 from controller.backoff import OPERATOR_BACKOFF
 from controller.kube.access import ClusterAccess
-from controller.kube.watchtrace import Patience, WatchTrace
+from controller.kube.watchtrace import PageLimit, Patience, WatchTrace
 from controller.reconcile.workqueue import Priority
 from controller.watchmonitor import WatchMonitor
 
@@ -114,6 +114,7 @@ async def watch(
     access: ClusterAccess,
     namespace: str = "",
     label_selector: str = "",
+    page_limit: Callable[[], int],
     monitor: WatchMonitor,
     install_signal_handlers: Callable[[], None],
 ) -> NoReturn:
@@ -126,6 +127,7 @@ async def watch(
         namespace: The namespace to watch; empty for all. Each has a kopf operator of its own, so that one that is
             forbidden or broken does not affect the others.
         label_selector: Restricts the objects that are watched; empty for no restriction.
+        page_limit: Returns the number of objects per page of a list.
         monitor: Notified when the API server accepts a watch, rejects one, or cannot be reached.
         install_signal_handlers: Restores the signal handlers of the process, which kopf replaces when it starts.
 
@@ -135,7 +137,7 @@ async def watch(
     registry = kopf.OperatorRegistry()
     monitor.requested = False
     register_handlers(registry, target, listed=listed)
-    kopf.on.login(registry=registry)(_Login(access, monitor).open_session)
+    kopf.on.login(registry=registry)(_Login(access, monitor, page_limit).open_session)
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=_settings(label_selector),
@@ -168,11 +170,13 @@ class _Login:
     Args:
         access: Address and credentials of the API server.
         monitor: Notified of the state of the watch.
+        page_limit: Returns the number of objects per page of a list.
     """
 
-    def __init__(self, access: ClusterAccess, monitor: WatchMonitor) -> None:
+    def __init__(self, access: ClusterAccess, monitor: WatchMonitor, page_limit: Callable[[], int]) -> None:
         self._access = access
         self._monitor = monitor
+        self._page_limit = PageLimit(PLURAL, page_limit)
         self._delays: Iterator[float] | None = None
 
     async def open_session(self, **_: Any) -> kopf.AiohttpSession:
@@ -185,7 +189,7 @@ class _Login:
         trace = WatchTrace(PLURAL, monitor=self._monitor, on_accepted=self._reset)
         options = self._access.session_options(connections=0)
         session = aiohttp.ClientSession(
-            **{**options, "middlewares": (Patience(), *options["middlewares"])},
+            **{**options, "middlewares": (Patience(), self._page_limit, *options["middlewares"])},
             headers={"User-Agent": USER_AGENT},
             trace_configs=[trace.config],
         )
@@ -200,12 +204,12 @@ def _settings(label_selector: str) -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.process.ultimate_exiting_timeout = None  # it would kill the process after a restart of the watch
-    settings.queueing.idle_timeout = 1.0
+    settings.queueing.idle_timeout = 0.1  # until then, kopf keeps the last event of each object
     settings.queueing.exit_timeout = 0.1  # handlers only enqueue and need no time to finish
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = _EndlessBackoffs()
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 500  # until PageLimit replaces it
     settings.watching.inactivity_timeout = _INACTIVITY_TIMEOUT
     if label_selector:
         settings.watching.label_selectors[GROUP, PLURAL] = label_selector

@@ -144,6 +144,7 @@ class Runner:
                 access=self._api.access,
                 namespaces=self._api.namespaces,
                 label_selector=self._scope.label_selector,
+                page_limit=self._api.watch_limit,
                 events=self._events,
                 set_not_ready=set_not_ready,
                 install_signal_handlers=install_signal_handlers,

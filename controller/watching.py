@@ -25,6 +25,7 @@ class Watches:
         access: Address and credentials of the API server.
         namespaces: The namespaces to watch; one empty name for all.
         label_selector: Restricts the objects that are watched; empty for no restriction.
+        page_limit: Returns the number of objects per page of a namespace's list.
         events: Records watches that keep failing.
         set_not_ready: Called with the problem of all watches; with None while one of them is established.
         install_signal_handlers: Restores the process's own handlers, which kopf replaces.
@@ -38,6 +39,7 @@ class Watches:
         access: ClusterAccess,
         namespaces: Sequence[str],
         label_selector: str,
+        page_limit: Callable[[str], int],
         events: EventRecorder,
         set_not_ready: Callable[[str | None], None],
         install_signal_handlers: Callable[[], None],
@@ -47,6 +49,7 @@ class Watches:
         self._access = access
         self._namespaces = namespaces
         self._label_selector = label_selector
+        self._page_limit = page_limit
         self._events = events
         self._install_signal_handlers = install_signal_handlers
         self._rng = rng
@@ -85,6 +88,7 @@ class Watches:
                     access=self._access,
                     namespace=namespace,
                     label_selector=self._label_selector,
+                    page_limit=functools.partial(self._page_limit, namespace),
                     monitor=monitor,
                     install_signal_handlers=self._install_signal_handlers,
                 )

@@ -21,12 +21,13 @@ from controller.api.v1alpha1 import API_VERSION, GROUP, KIND, PLURAL, VERSION, A
 from controller.backoff import parse_retry_after
 from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, ObjectGone
 from controller.kube.access import ClusterAccess
+from controller.kube.paging import PageTooLarge, Paging, watch_limit
 
 T = TypeVar("T")
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
-_PAGE: Final = 500
-"""Objects per page of a list, as in kubectl."""
+_READERS: Final = 2
+"""Maximum number of pages in memory, whatever the number of namespaces that are listed at the same time."""
 
 MAX_RETRY_AFTER: Final = 60.0
 """Maximum ``Retry-After``, in seconds. The API server itself asks for one second; a proxy may ask for days."""
@@ -61,6 +62,9 @@ class KubernetesClient:
         self._label_selector = label_selector
         self._connections = connections
         self._client: ApiClient | None = None
+        self._readers = asyncio.Semaphore(_READERS)
+        self._heaviest: dict[str, int] = {}
+        """Bytes per object in the page where that was most, in the last list of each namespace."""
 
     async def connect(self) -> ApiClient:
         """Return the client of the package; the first call reads the credentials.
@@ -111,14 +115,35 @@ class KubernetesClient:
 
     async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
         """Yield the objects of a namespace, page by page (see :class:`controller.reconcile.interfaces.ObjectStore`)."""
-        token = ""
+        paging, token = Paging(self._heaviest.get(namespace, 0)), ""
         while True:
-            query = {"limit": str(_PAGE), "continue": token, "labelSelector": self._label_selector}
-            response = await self.request("GET", _list_path(namespace), query={k: v for k, v in query.items() if v})
-            page, token = _parsed(_page, response)
+            try:
+                page, token = await self._read_page(namespace, token, paging)
+            except PageTooLarge:
+                paging.rejected()
+                continue
             yield page
             if not token:
                 break
+        self._heaviest[namespace] = paging.heaviest
+
+    async def _read_page(self, namespace: str, token: str, paging: Paging) -> tuple[Sequence[ArtifactRepository], str]:
+        """Return a page and the token of the next one; their bodies are dropped before anything else is read."""
+        query = {"limit": str(paging.limit), "continue": token, "labelSelector": self._label_selector}
+        path, query = _list_path(namespace), {name: value for name, value in query.items() if value}
+        async with self._readers:
+            text = await self._request("GET", path, query=query, max_bytes=paging.max_bytes)
+            page, token = _parsed(_page, _json_object("GET", path, text))
+        paging.received(len(page), len(text))
+        return page, token
+
+    def watch_limit(self, namespace: str) -> int:
+        """Return the number of objects per page for kopf's lists.
+
+        Args:
+            namespace: One of :attr:`namespaces`.
+        """
+        return watch_limit(self._heaviest.get(namespace, 0))
 
     async def check_access(self) -> None:
         """Check that the objects of at least one namespace can be read; the watches report the others.
@@ -179,29 +204,39 @@ class KubernetesClient:
             KubernetesUnavailable: No response, 429 or 5xx.
             KubernetesError: Any other response that is not 2xx.
         """
+        text = await self._request(method, path, query=query, body=body, content_type=content_type)
+        return _json_object(method, path, text)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        max_bytes: int | None = None,
+    ) -> bytes:
+        """Send a request; return the body of a response that is 2xx."""
         url = f"{path}?{urlencode(query)}" if query else path
-        status, headers, text = await self._send(method, url, body, content_type)
+        status, headers, text = await self._send(method, url, body, content_type, max_bytes)
         if status >= HTTPStatus.BAD_REQUEST:
             message = _message(text) or f"{method} {path} returned status {status}"
             raise _error(status, message, retry_after(status, headers) or 0.0)
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise KubernetesUnavailable(f"{method} {path} returned a body that is not JSON", status=status) from error
-        if not isinstance(content, dict):
-            raise KubernetesUnavailable(f"{method} {path} returned a body that is not a JSON object", status=status)
-        return content
+        return text
 
     async def _send(
-        self, method: str, url: str, body: Mapping[str, Any] | None, content_type: str
+        self, method: str, url: str, body: Mapping[str, Any] | None, content_type: str, max_bytes: int | None
     ) -> tuple[int, Mapping[str, str], bytes]:
         client = await self.connect()
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": USER_AGENT}
+        if max_bytes is not None:
+            headers["Accept-Encoding"] = "identity"  # labels of one letter shrink to a thousandth
         try:
             response = await client.call_api(
                 method, client.configuration.host + url, header_params=headers, body=body, _request_timeout=_TIMEOUT
             )
-            return response.status, response.headers, await response.read()
+            return response.status, response.headers, await _body(response.response, max_bytes)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a response that is not HTTP
             raise KubernetesUnavailable(
                 f"the API server at {client.configuration.host} does not answer: {str(error) or type(error).__name__}"
@@ -218,6 +253,34 @@ def involved_object(repository: ArtifactRepository) -> dict[str, str]:
         "uid": repository.uid,
         "resourceVersion": repository.resource_version,
     }
+
+
+async def _body(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
+    """Return the body.
+
+    Raises:
+        PageTooLarge: It is larger than the maximum, and was not read to the end.
+    """
+    if max_bytes is None:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            response.close()
+            raise PageTooLarge
+    return bytes(body)
+
+
+def _json_object(method: str, path: str, text: bytes) -> dict[str, Any]:
+    """Parse a response."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise KubernetesUnavailable(f"{method} {path} returned a body that is not JSON") from error
+    if not isinstance(content, dict):
+        raise KubernetesUnavailable(f"{method} {path} returned a body that is not a JSON object")
+    return content
 
 
 def _page(response: Mapping[str, Any]) -> tuple[Sequence[ArtifactRepository], str]:

@@ -48,6 +48,27 @@ class Patience:
         raise AskedToWait(f"the API server returned {response.status} and asks to wait {seconds:.0f} s")
 
 
+class PageLimit:
+    """Client middleware: sets the number of objects per page of a list, which kopf has as a constant.
+
+    Args:
+        plural: Last part of the path of the listed collections.
+        limit: Returns that number.
+    """
+
+    def __init__(self, plural: str, limit: Callable[[], int]) -> None:
+        self._plural = plural
+        self._limit = limit
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send a request."""
+        if request.url.path.endswith(self._plural) and "limit" in request.url.query:
+            request.url = request.url.update_query(limit=self._limit())
+        return await handler(request)
+
+
 class WatchTrace:
     """Observes the requests of one client session.
 

@@ -429,8 +429,15 @@ class OperatorProcess:
 
     def resident_bytes(self) -> int:
         """Return how much memory it has."""
+        return self._memory("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """Return how much memory it had at most."""
+        return self._memory("VmHWM")
+
+    def _memory(self, field: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
+        return int(re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
 
     def cpu_seconds(self) -> float:
         """Return how much CPU time it has used."""

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
 import yaml
+from yarl import URL
 
 from controller import USER_AGENT
 from controller.api.v1alpha1 import Key
@@ -18,7 +20,8 @@ from controller.errors import KubernetesError, KubernetesUnavailable
 from controller.kube.access import ClusterAccess
 from controller.kube.client import KubernetesClient
 from controller.kube.kubeconfig import KubeconfigSource
-from controller.kube.watchtrace import AskedToWait, Patience
+from controller.kube.paging import MAX_PAGE
+from controller.kube.watchtrace import AskedToWait, PageLimit, Patience
 from tests.fakes.raw_server import RawServer, Writer, raw_server
 from tests.unit.objects import make_object
 
@@ -52,6 +55,15 @@ async def client_of(
     async def respond(_head: str, writer: Writer) -> None:
         await writer.respond(status, body, **headers)
 
+    async with client_to(tmp_path, respond) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def client_to(
+    tmp_path: Path, respond: Callable[[str, Writer], Awaitable[None]]
+) -> AsyncIterator[tuple[KubernetesClient, RawServer]]:
+    """Return a client and its server."""
     async with raw_server(respond) as server:
         kubeconfig = tmp_path / "kubeconfig"
         cluster, user = {"name": "c", "cluster": {"server": server.url}}, {"name": "u", "user": {}}
@@ -68,6 +80,72 @@ async def client_of(
 async def pages(client: KubernetesClient) -> list[Any]:
     """List all objects."""
     return [page async for page in client.list_pages("")]
+
+
+@pytest.mark.parametrize("large", [0, 1, 40], ids="{} large objects".format)
+async def test_pages_are_limited_by_bytes(tmp_path: Path, large: int) -> None:
+    """Whatever the sizes of objects, all are listed once; pages that turn out too large are few, and not read."""
+    sizes = [1000] * 1500 + [1_300_000] * large + [1000] * 1500
+    read: list[int] = []
+
+    async def respond(head: str, writer: Writer) -> None:
+        query = parse_qs(urlsplit(head.split(" ")[1]).query)
+        limit, start = int(query["limit"][0]), int(query.get("continue", ["0"])[0])
+        items, end = sizes[start : start + limit], start + limit
+        body = listed(items, start, more=str(end) if end < len(sizes) else "")
+        read.append(len(body) if len(items) > 1 else 0)
+        await writer.respond("200 OK", body)
+
+    async with client_to(tmp_path, respond) as (client, _):
+        names = [object_.key.name for page in await pages(client) for object_ in page]
+        limit = client.watch_limit("")
+    assert names == [f"name-{number}" for number in range(len(sizes))]
+    assert limit == (6 if large == 40 else 500)
+    assert sum(size > MAX_PAGE for size in read) <= 12
+    assert len(read) < 25 + 2 * large
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("/things?limit=500&continue=a%2Bb%3D", "/things?limit=7&continue=a%2Bb%3D"),
+        ("/things?watch=true", "/things?watch=true"),
+        ("/others?limit=500", "/others?limit=500"),
+    ],
+)
+async def test_pages_of_the_watch_are_limited(url: str, sent: str) -> None:
+    """Only lists of the objects get another limit, and keep the rest of their query."""
+    seen: list[URL] = []
+
+    async def respond(head: str, writer: Writer) -> None:
+        seen.append(URL(head.split(" ")[1], encoded=True))
+        await writer.respond("200 OK")
+
+    async with (
+        raw_server(respond) as server,
+        aiohttp.ClientSession(middlewares=(PageLimit("things", lambda: 7),)) as session,
+        session.get(URL(server.url + url, encoded=True)),
+    ):
+        assert [(one.path, one.query) for one in seen] == [(URL(sent).path, URL(sent).query)]
+
+
+def listed(sizes: Sequence[int], start: int, *, more: str) -> bytes:
+    """Return a page of a list."""
+    items = [
+        {
+            "metadata": {
+                "namespace": "team",
+                "name": f"name-{number}",
+                "uid": "u",
+                "resourceVersion": "1",
+                "generation": 1,
+                "labels": {"x": "x" * size},
+            }
+        }
+        for number, size in enumerate(sizes, start)
+    ]
+    content = {"kind": "ArtifactRepositoryList", "metadata": {"continue": more}, "items": items}
+    return json.dumps(content).encode()
 
 
 REQUESTS: dict[str, Asking] = {

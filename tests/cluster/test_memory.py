@@ -1,0 +1,44 @@
+"""Memory by bytes: labels are not validated by a schema, and one object may have more than a megabyte of them."""
+
+import os
+
+import pytest
+
+from tests.cluster.campaign import Record
+from tests.cluster.conftest import StartOperator
+from tests.cluster.eventually import eventually
+from tests.cluster.harness import Audit, Objects, is_ready
+from tests.settings import FULL
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+LARGE = int(os.environ.get("LARGE_OBJECTS", "200" if FULL else "40"))
+LABELS = {f"{'.'.join(['p' * 63] * 3)}.{'p' * 50}/label-{number:04}": "x" * 63 for number in range(2000)}
+"""0.7 MB as JSON; the API server adds as much again as managedFields."""
+
+LIMIT = 160 << 20
+RESYNCS = 2
+
+
+def test_large_objects_are_listed_within_the_memory_limit(
+    objects: Objects, start_operator: StartOperator, audit: Audit, record_property: Record
+) -> None:
+    """The operator lists, watches, writes and resyncs objects with a megabyte of labels, among ordinary ones."""
+    objects.create_many(f"a-small-{number}" for number in range(60))
+    for number in range(LARGE):
+        objects.create(f"large-{number}", labels=LABELS)
+    mark = audit.mark()
+    operator = start_operator(None, "--concurrent", "2", timings={"resyncInterval": "20s"})
+    objects.wait_ready(f"large-{LARGE - 1}", within=120, tell=operator.log)
+
+    def complete_lists() -> int:
+        first = [e for e in audit.since(mark) if e["verb"] == "list" and "continue=" not in e["requestURI"]]
+        return sum(f"/namespaces/{objects.namespace}/" in event["requestURI"] for event in first)
+
+    started = operator.peak_bytes()
+    eventually(lambda: complete_lists() >= 2 + RESYNCS, within=120, tell=operator.log)
+    record_property("memory: large objects", LARGE)
+    record_property("memory: … peak after the start, MB", started >> 20)
+    record_property("memory: … peak after resyncs, MB", operator.peak_bytes() >> 20)
+    assert operator.peak_bytes() <= LIMIT
+    assert all(is_ready(objects.get(f"large-{number}")) for number in (0, LARGE // 2, LARGE - 1))
