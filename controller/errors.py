@@ -122,13 +122,16 @@ class RegistryError(OperatorError):
     def __str__(self) -> str:
         return f"cannot {self.operation}: {self.endpoint}: {self.cause}"
 
-    def shared(self) -> Self:
+    def shared(self, *, operation: str = "use the registry") -> Self:
         """Return a copy for all users of the registry, whose objects may belong to others than the failed one.
 
         It names the server and what went wrong, but no repository: neither the request nor the text of the response.
+
+        Args:
+            operation: What was attempted, to follow "cannot".
         """
         copied = copy.copy(self)
-        copied.operation = "use the registry"
+        copied.operation = operation
         if self.status is not None:
             said = f"({'; '.join(self.codes)})" if self.codes else phrase(self.status)
             copied.cause = f"{self.status} {said}".rstrip()

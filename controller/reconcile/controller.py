@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from datetime import timedelta
 from functools import partial
 from math import inf
@@ -20,13 +19,14 @@ from controller.backoff import Backoff
 from controller.errors import Conflict, KubernetesError, LeadershipLost, ObjectGone
 from controller.logs import with_fields
 from controller.metrics import Metrics
-from controller.reconcile.interfaces import Clock, ObjectStore, RepositoryRegistry
+from controller.reconcile.interfaces import Clock, ObjectStore
 from controller.reconcile.overwrites import Overwrites
 from controller.reconcile.reconciler import Reconciler, Result
 from controller.reconcile.records import NO_CLAIMS, Record
 from controller.reconcile.recovery import OutageObserver, Recovery
 from controller.reconcile.registries import RegistryPool
 from controller.reconcile.requeue import SLOW, Done, Requeue, RequeueAfter, Retry, WhenAvailable
+from controller.reconcile.workers import Workers
 from controller.reconcile.workqueue import Item, Priority, WorkQueue
 from controller.reconcile.writes import StatusWrites
 
@@ -41,12 +41,6 @@ _MARGIN: Final = 0.01
 
 _MAX_WAIT: Final = 300.0
 """Maximum wait for a registry without another reconcile, in seconds."""
-
-LOW_PRIORITY_SHARE: Final = 4
-"""One worker in this many may process low-priority keys, so that new objects do not wait for resyncs."""
-
-_MAX_RECONCILE: Final = 60.0
-"""Maximum time that old connections are kept for reconciles that still use them, in seconds."""
 
 
 class Controller:
@@ -80,7 +74,6 @@ class Controller:
         self._store = store
         self._clock = clock
         self._rng = rng
-        self._max_concurrent = max_concurrent
         self._metrics = metrics
         self._writes = writes
         self._queue: WorkQueue[Key, ArtifactRepository] = WorkQueue(
@@ -89,10 +82,7 @@ class Controller:
         self._recovery = Recovery(registries=registries, clock=clock)
         self._records: dict[Key, Record] = {}
         self._overwrites = Overwrites()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._workers: Counter[tuple[Hashable, Priority]] = Counter()
-        """Reconciles in progress by lane and priority: a registry that hangs occupies only its own workers."""
+        self._workers = Workers(max_concurrent)
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
         metrics.observe_queue(lambda: self._queue.depth, self._ready_statuses)
@@ -123,27 +113,12 @@ class Controller:
         if self._timer is not None:
             self._timer.cancel()
         await self._recovery.stop()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=grace)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        for closing in self._closing:
-            closing.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._workers.stop(grace=grace)
 
     async def reconfigured(self) -> None:
         """Apply a new set of registries, without waiting for reconciles in progress, which may hang."""
         await self._recovery.restart()
-        closing = asyncio.create_task(self._close_retired(self._registries.retired, set(self._tasks)))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-
-    async def _close_retired(self, retired: Sequence[RepositoryRegistry], users: set[asyncio.Task[None]]) -> None:
-        """Close connections of old registries when the reconciles that may use them have finished."""
-        if users:
-            await asyncio.wait(users, timeout=_MAX_RECONCILE)
-        await self._registries.close_retired(retired)
+        self._workers.after_these(partial(self._registries.close_retired, self._registries.retired))
 
     def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
         """Have an object reconciled as soon as possible.
@@ -262,26 +237,15 @@ class Controller:
         if not self._running:
             return
         while (item := self._next_item()) is not None:
-            task = asyncio.create_task(self._process(item))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._on_done, item))
-            self._workers[item.lane, item.priority] += 1
+            self._workers.start(item.lane, item.priority, self._process(item), on_done=self._dispatch)
         self._arm_timer()
 
     def _next_item(self) -> Item[Key, ArtifactRepository] | None:
         now = self._clock.monotonic()
         return None if now < self._writes.held_until else self._queue.get(now=now, full=self._is_full)
 
-    def _on_done(self, item: Item[Key, ArtifactRepository], task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._workers[item.lane, item.priority] -= 1
-        self._dispatch()
-
     def _is_full(self, lane: Hashable, priority: Priority) -> bool:
-        high, low = self._workers[lane, Priority.HIGH], self._workers[lane, Priority.LOW]
-        if high + low >= (1 if self._writes.is_cautious else self._max_concurrent):
-            return True
-        return priority is Priority.LOW and low >= max(1, self._max_concurrent // LOW_PRIORITY_SHARE)
+        return self._workers.is_full(lane, priority, one_only=self._writes.is_cautious)
 
     def _lane(self, repository: ArtifactRepository) -> Hashable:
         """Return the name of the registry that an object means; None where it is not configured."""

@@ -158,7 +158,8 @@ class Logins:
         if isinstance(failure, AuthenticationFailed):
             backoff, failure = _REFUSED, _refused(failure)
             self._restrict(accepted=False)
-        self._pause = _Pause(failure.shared(), self._clock() + backoff.bound(failures), failures)
+        shared = failure.shared(operation=failure.operation)  # to log in or to get a token, without a repository
+        self._pause = _Pause(shared, self._clock() + backoff.bound(failures), failures)
 
 
 def _refused(error: AuthenticationFailed) -> LoginRefused:

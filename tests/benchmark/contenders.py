@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from controller.reconcile.controller import LOW_PRIORITY_SHARE
+from controller.reconcile.workers import LOW_PRIORITY_SHARE
 from controller.runner import Scope
 from devcluster.process import ServerProcess
 from tests.benchmark.stage import Contender, Running, Stage

@@ -740,7 +740,7 @@ async def test_a_cancelled_reconcile_is_not_in_flight(world: World) -> None:
     world.registry.latency = 10
     key = world.put("web")
     await asyncio.sleep(1)
-    for task in world.controller._tasks:
+    for task in world.controller._workers._tasks:
         task.cancel()
     await asyncio.sleep(30)
     assert world.ready(key) == ("True", "RepositoryReady")

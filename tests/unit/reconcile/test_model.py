@@ -370,7 +370,7 @@ class ModelWorld(World):
 
     async def kill(self) -> None:
         """Die without a word, and be started again: the initial list of the watch tells of all objects."""
-        tasks = [*self.controller._tasks, *self.controller._recovery._probers.values()]
+        tasks = [*self.controller._workers._tasks, *self.controller._recovery._probers.values()]
         self.controller._running = False
         for task in tasks:
             task.cancel()
@@ -675,7 +675,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert not asyncio.all_tasks(self.time.loop), "a task was leaked"
         assert not any(world.controller._recovery._waiting.values())
         assert world.controller._queue.depth == 0
-        assert not any(world.controller._workers.values())
+        assert not any(world.controller._workers._busy.values())
         for key in living:
             self._check_object(key)
         for server in world.servers.values():
