@@ -14,12 +14,19 @@ REGISTRY_PORT=${REGISTRY_PORT:-5001}
 REGISTRY_IMAGE=${REGISTRY_IMAGE:-registry:3}
 KIND_CLUSTER=${KIND_CLUSTER:-kind}
 
+nodes=$(kind get nodes --name "$KIND_CLUSTER")
+if [ -z "$nodes" ]; then
+    echo "There is no kind cluster named '$KIND_CLUSTER': kind create cluster --config manifests/kind/cluster.yaml" >&2
+    exit 1
+fi
+
 running=$("$DOCKER" inspect --format '{{.State.Running}}' "$REGISTRY_NAME" 2>/dev/null || echo absent)
 case $running in
 true) ;;
 absent)
-    # On loopback: it asks nobody for a password. Without the variable it would look for a collector of traces.
-    "$DOCKER" run --detach --restart always --name "$REGISTRY_NAME" --env OTEL_TRACES_EXPORTER=none \
+    # On loopback: it asks nobody for a password. Without the variable it would look for a collector of traces. A rootless
+    # podman can connect it to a second network only if the first one is a bridge.
+    "$DOCKER" run --detach --restart always --name "$REGISTRY_NAME" --env OTEL_TRACES_EXPORTER=none --network bridge \
         --publish "127.0.0.1:$REGISTRY_PORT:5000" "$REGISTRY_IMAGE" >/dev/null
     ;;
 *) "$DOCKER" start "$REGISTRY_NAME" >/dev/null ;;
@@ -30,11 +37,6 @@ if [ "$network" = null ]; then
     "$DOCKER" network connect kind "$REGISTRY_NAME"
 fi
 
-nodes=$(kind get nodes --name "$KIND_CLUSTER")
-if [ -z "$nodes" ]; then
-    echo "There is no kind cluster named '$KIND_CLUSTER': kind create cluster --config manifests/kind/cluster.yaml" >&2
-    exit 1
-fi
 for node in $nodes; do
     for host in "localhost:$REGISTRY_PORT" "$REGISTRY_NAME:5000"; do
         folder=/etc/containerd/certs.d/$host

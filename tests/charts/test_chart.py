@@ -258,7 +258,7 @@ def test_notes_name_what_is_there() -> None:
     assert f"kubectl logs -n tenants deploy/{FULL_NAME}" in notes
     assert "helm test -n tenants artifacts" in notes
     narrowed = helm("install", "artifacts", CHART, "--dry-run=client", *REGISTRY, "--set", "watch.namespaces={team-a}")
-    assert "namespace: team-a" in narrowed.partition("NOTES:")[2]
+    assert "kubectl apply -n team-a -f -" in narrowed.partition("NOTES:")[2]
 
 
 def test_packed(tmp_path: Path) -> None:

@@ -107,12 +107,10 @@ def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path
     install = ("--namespace", NAMESPACE, "--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
     notes = helm("install", RELEASE, CHART, *install, kubeconfig=cluster.kubeconfig).partition("NOTES:")[2]
     cluster.wait_established()
-    example = re.search(r"kubectl apply -f - <<EOF\n(.*?)  EOF", notes, re.DOTALL)
-    assert example
-    manifest = "".join(line.removeprefix("  ") for line in example[1].splitlines(keepends=True))
+    pasted = notes.partition("Try it:")[2].partition("STATUS")[0]
     with OperatorPod(documents, cluster, tmp_path / "pod") as operator:
-        shell(f"kubectl apply -f - <<EOF\n{manifest}EOF")
-        objects = Objects(api, yaml.safe_load(manifest)["metadata"]["namespace"])
+        assert "artifactrepository.artifacts.alien.dev/web created" in shell(pasted)
+        objects = Objects(api, "default")
         ready = objects.wait_ready("web", tell=operator.log)
         cluster.kubectl("create", "namespace", "argocd")
         cluster.kubectl("create", "configmap", "argocd-cm", "--namespace", "argocd", "--from-literal", "url=theirs")

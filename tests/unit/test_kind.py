@@ -177,7 +177,7 @@ def test_registry_from_nothing(engine: Engine) -> None:
     assert engine.run(state="absent", network="null", nodes="kind-control-plane\nkind-worker\n") == ""
     calls = engine.calls()
     (started,) = [call for call in calls if call.startswith("docker run ")]
-    assert "--publish 127.0.0.1:5001:5000 registry:3" in started
+    assert "--network bridge --publish 127.0.0.1:5001:5000 registry:3" in started
     assert "docker network connect kind kind-registry" in calls
     for node in ("kind-control-plane", "kind-worker"):
         for host in ("localhost:5001", "kind-registry:5000"):
@@ -199,10 +199,10 @@ def test_registry_stopped(engine: Engine) -> None:
 
 
 def test_no_cluster(engine: Engine) -> None:
-    """Without the cluster, one sentence says what is missing, and nothing is applied to another cluster."""
-    said = engine.run(state="true", network="{}", nodes="", KIND_CLUSTER="dev")
+    """Without the cluster, one sentence says what is missing, and nothing is started, connected or applied."""
+    said = engine.run(state="absent", network="null", nodes="", KIND_CLUSTER="dev")
     assert said.startswith("There is no kind cluster named 'dev'")
-    assert [call for call in engine.calls() if call.startswith("kubectl")] == []
+    assert engine.calls() == ["kind get nodes --name dev"]
 
 
 def test_other_names(engine: Engine) -> None:
