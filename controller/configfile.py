@@ -169,7 +169,7 @@ def load_config(path: Path) -> OperatorConfig:
         with path.open("rb") as file:
             return read_config(file, name=str(path))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_config(file: BinaryIO, *, name: str) -> OperatorConfig:
@@ -216,6 +216,14 @@ def _sentence(detail: ErrorDetails) -> str:
             message = _unknown_field(str(detail["loc"][-1]))
         case "missing":
             message = "required, but missing"
+        case "dict_type" | "model_type":
+            message = "expected a mapping: write its fields as 'name: value', without a leading '-'"
+        case "tuple_type":
+            message = "expected a list: write [one, two]"
+        case "string_pattern_mismatch" if detail["loc"][-1] == "[key]":  # the binding names are the only such keys
+            message = "invalid name: use lower-case letters, digits and single '.', '_' or '-' between them"
+        case "too_short" if detail["loc"] == ("registries",):
+            message = "configure at least one registry, such as artifacts: {registryUrl: http://registry:5000}"
         case "literal_error":  # `service` is the only such field
             message = "expected the Local variant: write service: local"
         case _:
