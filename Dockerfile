@@ -16,6 +16,8 @@ RUN /build/bin/pip install --require-hashes --no-deps --only-binary :all: -r req
 
 COPY pyproject.toml README.md LICENSE ./
 COPY controller controller
+# controller/crd.yaml is a link to it.
+COPY manifests/crd.yaml manifests/
 # Bytecode is compiled here, because nothing can be written at run time. The thousands of generated models of the
 # Kubernetes API are left out, because the operator does not import them.
 RUN /build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \

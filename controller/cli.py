@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import click
@@ -189,6 +190,12 @@ def run(
             logger.critical(str(error))
             sys.exit(1)
         raise click.ClickException(str(error)) from error
+
+
+@main.command()
+def crd() -> None:
+    """Print the CustomResourceDefinition, for kubectl apply -f -."""
+    click.echo(resources.files("controller").joinpath("crd.yaml").read_bytes(), nl=False)
 
 
 @main.command()

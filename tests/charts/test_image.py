@@ -20,7 +20,7 @@ import pytest
 from controller import __version__
 from devcluster.cluster import DevCluster
 from devcluster.engine import Engine, NoEngine, find_engine
-from devcluster.manifests import CHART
+from devcluster.manifests import CHART, MANIFESTS
 from devcluster.process import free_port
 from devcluster.progress import to_stderr
 from tests.charts.command import must
@@ -71,6 +71,7 @@ assert missing == ["artifact-repository-controller"], missing
 print("MiB", sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) >> 20)
 """
     told = must(*engine.run, "--rm", "--user", "0", "--entrypoint", "python3", image, "-c", look)
+    assert must(*engine.run, "--rm", image, "crd") == (MANIFESTS / "crd.yaml").read_text().strip()
     assert 0 < int(told.split()[-1]) <= 150  # docs/operations.md has the figure
 
 

@@ -1,4 +1,4 @@
-"""The command line: `check`, and addresses of servers."""
+"""The command line: `check`, `crd`, and addresses of servers."""
 
 import os
 import threading
@@ -17,6 +17,13 @@ def check(config: Path | str, *, stdin: bytes | None = None) -> Result:
     result = CliRunner().invoke(main, ["check", "--config", str(config)], input=stdin)
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
+
+
+def test_the_crd_is_printed() -> None:
+    """The command prints manifests/crd.yaml as it is."""
+    answer = CliRunner().invoke(main, ["crd"])
+    assert answer.exit_code == 0
+    assert answer.output == (Path(__file__).parents[2] / "manifests" / "crd.yaml").read_text()
 
 
 def test_a_good_file_is_shown_as_it_is_understood(tmp_path: Path) -> None:
