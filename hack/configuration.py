@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import Enum
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -27,7 +28,7 @@ def _models(model: type[BaseModel], path: str) -> Iterator[str]:
     fields = model.model_fields.items()
     rows = [[code(str(f.alias)), _type(f.annotation), _default(f), f.description or ""] for _, f in fields]
     heading = f"### `{path}`" if path else "### The file"
-    text = (model.__doc__ or "").replace("``", "`")
+    text = cleandoc(model.__doc__ or "").replace("``", "`")
     yield f"{heading}\n\n{text}\n\n{table(['Field', 'Type', 'Default', 'Meaning'], rows)}"
     for _, field in fields:
         below = f"{path}.{field.alias}" if path else str(field.alias)

@@ -26,6 +26,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from controller.api.v1alpha1 import MAX_REQUESTED_AT
 from devcluster.cluster import DevCluster
 from tests.cluster.campaign import LENIENT, LIMIT, SEED, SPECS, Record
 from tests.cluster.conftest import StartOperator
@@ -363,7 +364,7 @@ class Attack:
             assert ready(object_) == wanted.ready, object_
             assert status["observedGeneration"] == object_["metadata"]["generation"]
             asked = object_["metadata"].get("annotations", {}).get(REQUESTED_AT)
-            answered = None if object_["spec"].get("suspend") else asked
+            answered = None if object_["spec"].get("suspend") or asked is None else asked[:MAX_REQUESTED_AT]
             assert status.get("lastHandledReconcileAt") == answered
             assert all(c["message"].isprintable() for c in status["conditions"]), object_
             assert tempter.address not in json.dumps(status)

@@ -30,7 +30,7 @@ from tests.cluster.proxy import FaultProxy, Response
 pytestmark = pytest.mark.cluster
 
 STATUS = "artifactrepositories/[^/]+/status"
-LIST = r"artifactrepositories\?limit=500"
+LIST = r"artifactrepositories\?limit=50"  # at first; kopf begins with 500
 WATCH = r"artifactrepositories\?.*watch=true"
 CONFIG_MAP = "configmaps/local-registry-hosting"
 ADVERTISED = "/api/v1/namespaces/kube-public/configmaps"

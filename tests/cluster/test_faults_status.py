@@ -176,7 +176,7 @@ def test_a_stale_list_is_no_reason_to_write(
     with api_proxy.rule("PATCH", "/web/status", Hold()) as write:
         objects.create("web")
         eventually(lambda: write.seen, tell=operator.log)
-        with api_proxy.rule("GET", "artifactrepositories.*limit=500", Late(), times=1) as list_:
+        with api_proxy.rule("GET", "artifactrepositories.*limit=50", Late(), times=1) as list_:
             eventually(lambda: list_.seen, tell=operator.log)
             time.sleep(0.5)  # for the API server to answer it
             write.release()
