@@ -35,6 +35,7 @@ MAX_RETRY_AFTER: Final = 60.0
 _MAX_MESSAGE: Final = 1000
 """Maximum length of the message of a ``Status`` object that is kept."""
 
+_JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 _PATH: Final = f"/apis/{GROUP}/{VERSION}"
 
@@ -132,7 +133,7 @@ class KubernetesClient:
         query = {"limit": str(paging.limit), "continue": token, "labelSelector": self._label_selector}
         path, query = _list_path(namespace), {name: value for name, value in query.items() if value}
         async with self._readers:
-            text = await self._request("GET", path, query=query, max_bytes=paging.max_bytes)
+            text = await self._send("GET", path, query, max_bytes=paging.max_bytes)
             page, token = _parsed(_page, _json_object("GET", path, text))
         paging.received(len(page), len(text))
         return page, token
@@ -184,7 +185,7 @@ class KubernetesClient:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
     ) -> dict[str, Any]:
         """Send a request.
 
@@ -204,43 +205,37 @@ class KubernetesClient:
             KubernetesUnavailable: No response, 429 or 5xx.
             KubernetesError: Any other response that is not 2xx.
         """
-        text = await self._request(method, path, query=query, body=body, content_type=content_type)
-        return _json_object(method, path, text)
+        return _json_object(method, path, await self._send(method, path, query, body, content_type))
 
-    async def _request(
+    async def _send(
         self,
         method: str,
         path: str,
-        *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None,
         body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        *,
         max_bytes: int | None = None,
     ) -> bytes:
         """Send a request; return the body of a response that is 2xx."""
-        url = f"{path}?{urlencode(query)}" if query else path
-        status, headers, text = await self._send(method, url, body, content_type, max_bytes)
-        if status >= HTTPStatus.BAD_REQUEST:
-            message = _message(text) or f"{method} {path} returned status {status}"
-            raise _error(status, message, retry_after(status, headers) or 0.0)
-        return text
-
-    async def _send(
-        self, method: str, url: str, body: Mapping[str, Any] | None, content_type: str, max_bytes: int | None
-    ) -> tuple[int, Mapping[str, str], bytes]:
         client = await self.connect()
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": USER_AGENT}
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {"Accept": _JSON, "Content-Type": content_type, "User-Agent": USER_AGENT}
         if max_bytes is not None:
             headers["Accept-Encoding"] = "identity"  # labels of one letter shrink to a thousandth
         try:
             response = await client.call_api(
                 method, client.configuration.host + url, header_params=headers, body=body, _request_timeout=_TIMEOUT
             )
-            return response.status, response.headers, await _body(response.response, max_bytes)
+            text = await _body(response.response, max_bytes)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a response that is not HTTP
             raise KubernetesUnavailable(
                 f"the API server at {client.configuration.host} does not answer: {str(error) or type(error).__name__}"
             ) from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            message = _message(text) or f"{method} {path} returned status {response.status}"
+            raise _error(response.status, message, retry_after(response.status, response.headers) or 0.0)
+        return text
 
 
 def involved_object(repository: ArtifactRepository) -> dict[str, str]:
