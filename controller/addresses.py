@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.errors import ConfigError, InvalidNameError
 from controller.flatyaml import NotText, read_flat_mapping
 from controller.names import DEFAULT_PORTS, MAX_REFERENCE, is_host, is_unspecified, reference_host

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from controller.config import OperatorConfig, RegistryBinding, field_names
+from controller.binding import RegistryBinding
+from controller.config import OperatorConfig, field_names
 from controller.errors import BindingConfigInvalid, ConfigError
 
 _MAX_SIZE: Final = 1 << 20

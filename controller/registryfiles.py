@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.registry.credentials import FileStamp, file_stamp
 
 

@@ -15,7 +15,8 @@ from controller.advertisements import Advertisements
 from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.target import intended_registry
 from controller.api.v1alpha1 import ArtifactRepository
-from controller.config import OperatorConfig, RegistryBinding
+from controller.binding import RegistryBinding
+from controller.config import OperatorConfig
 from controller.configfollower import POLL_INTERVAL, ConfigFollower
 from controller.durations import format_duration
 from controller.kube.client import KubernetesClient

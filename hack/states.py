@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from controller.addresses import RegistryAddresses
 from controller.api.conditions import ConditionStatus, ConditionType
+from controller.api.outcome import Failed, Outcome, Suspended, Verified
 from controller.api.reasons import Reason
-from controller.api.status import Failed, Outcome, Suspended, Verified, decide
+from controller.api.status import decide
 from controller.api.target import Target
 from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.config import Timings

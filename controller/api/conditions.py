@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class ConditionType(StrEnum):
@@ -16,6 +17,10 @@ class ConditionType(StrEnum):
 
     STALLED = "Stalled"
     """True if retries have failed for long or cannot succeed. Absent otherwise, by the convention of kstatus."""
+
+
+OWNED: Final = frozenset(ConditionType)
+"""The types as a set, which may be asked about any value."""
 
 
 class ConditionStatus(StrEnum):

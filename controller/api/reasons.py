@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 
 class Reason(StrEnum):
@@ -39,3 +39,7 @@ class Reason(StrEnum):
         "ProgressDeadlineExceeded",
         "Not Ready for longer than the deadline; still retried.",
     )
+
+
+TERMINAL_REASONS: Final = frozenset({Reason.REGISTRY_NOT_ALLOWED, Reason.POLICY_VIOLATION, Reason.INVALID_NAME})
+"""Reasons that only a change of the object or of the configuration can resolve: Stalled at once, and not retried."""

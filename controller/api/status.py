@@ -8,94 +8,23 @@ written in the steady state.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from controller.addresses import Location, RegistryAddresses
+from controller.addresses import Location
 from controller.api.conditions import ConditionStatus, ConditionType
-from controller.api.reasons import Reason
-from controller.api.target import Target, recorded_names
+from controller.api.outcome import Failed, Outcome, Suspended, Verified
+from controller.api.reasons import TERMINAL_REASONS, Reason
+from controller.api.target import recorded_names
+from controller.api.transitions import Condition, time_left, updated_conditions
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.config import Timings
 from controller.durations import format_duration
-from controller.registry.protocol import Origin
 
-TERMINAL_REASONS: Final = frozenset({Reason.REGISTRY_NOT_ALLOWED, Reason.POLICY_VIOLATION, Reason.INVALID_NAME})
-"""Reasons that only a change of the object or of the configuration can resolve: Stalled at once, and not retried."""
-
-_OWNED: Final = frozenset(ConditionType)
 _SUSPENDED: Final = "Suspended by spec.suspend; set it to false to resume. The registry is not contacted."
-_LATE: Final = Reason.PROGRESS_DEADLINE_EXCEEDED
 _RETRYING: Final = "Retrying; Ready has the cause."
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """The repository exists.
-
-    Args:
-        target: The repository.
-        addresses: The addresses of its registry.
-        origin: Whether the operator created or adopted it.
-    """
-
-    target: Target
-    addresses: RegistryAddresses
-    origin: Origin
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The repository could not be verified.
-
-    Args:
-        reason: Reason of the failure.
-        subject: First part of the message: where the problem is; the same at each attempt.
-        detail: Rest of the message: the cause, and what to do. May differ between attempts.
-        registry: Binding name of the registry that the object means.
-        repository_name: The name of the repository; None if none can be formed.
-        failing_for: Time since the failures of this object began.
-    """
-
-    reason: Reason
-    subject: str
-    detail: str
-    registry: str
-    repository_name: str | None
-    failing_for: timedelta = timedelta(0)
-
-    @property
-    def message(self) -> str:
-        """The complete message."""
-        return f"{self.subject}{self.detail}"
-
-
-@dataclass(frozen=True, slots=True)
-class Suspended:
-    """Reconciliation of the object is suspended.
-
-    Args:
-        registry: Binding name of the registry that the object means.
-        repository_name: The name of the repository; None if none can be formed.
-    """
-
-    registry: str
-    repository_name: str | None
-
-
-class _Condition(NamedTuple):
-    """Status, reason and message of a condition."""
-
-    status: str
-    reason: str
-    message: str
-
-
-Outcome = Verified | Failed | Suspended
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +88,6 @@ def merge_patch(current: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[
     return patch or None
 
 
-def fingerprint(status: Mapping[str, Any]) -> int:
-    """Return a number that differs where two statuses differ in what the operator writes.
-
-    Args:
-        status: A status; the conditions of others in it do not count.
-    """
-    own = [condition for condition in status.get("conditions") or () if condition.get("type") in _OWNED]
-    return hash(json.dumps({**status, "conditions": own}, sort_keys=True))
-
-
 def _verified(repository: ArtifactRepository, outcome: Verified, now: datetime) -> dict[str, Any]:
     target = outcome.target
     location = outcome.addresses.locate(target.path)
@@ -177,8 +96,8 @@ def _verified(repository: ArtifactRepository, outcome: Verified, now: datetime) 
     status["repositoryName"] = target.repository_name
     status["origin"] = str(outcome.origin)
     _set_location(status, location)
-    ready = _Condition(ConditionStatus.TRUE, Reason.REPOSITORY_READY, _how_to_use(location))
-    status["conditions"] = _conditions(repository, now, {ConditionType.READY: ready})
+    ready = Condition(ConditionStatus.TRUE, Reason.REPOSITORY_READY, _how_to_use(location))
+    status["conditions"] = updated_conditions(repository, now, {ConditionType.READY: ready})
     return status
 
 
@@ -222,15 +141,15 @@ def _suspended(
         status |= {name: value for name, value in names.items() if name in status}
     ready = repository.condition(ConditionType.READY)
     if not ready:
-        suspended = _Condition(ConditionStatus.FALSE, Reason.SUSPENDED, _SUSPENDED)
+        suspended = Condition(ConditionStatus.FALSE, Reason.SUSPENDED, _SUSPENDED)
     elif _is_same_target(repository, outcome.registry, outcome.repository_name):
-        suspended = _Condition(
+        suspended = Condition(
             ready.get("status", ConditionStatus.UNKNOWN), ready.get("reason", Reason.SUSPENDED), _SUSPENDED
         )
     else:
         ready_status = ConditionStatus.UNKNOWN if status.get("uri") else ConditionStatus.FALSE
-        suspended = _Condition(ready_status, Reason.SUSPENDED, _SUSPENDED)
-    status["conditions"] = _conditions(repository, now, {ConditionType.READY: suspended})
+        suspended = Condition(ready_status, Reason.SUSPENDED, _SUSPENDED)
+    status["conditions"] = updated_conditions(repository, now, {ConditionType.READY: suspended})
     return status
 
 
@@ -261,18 +180,18 @@ def _failed(
 
     ready_status = ConditionStatus.UNKNOWN if was_ready and not terminal else ConditionStatus.FALSE
     message = _stable_message(ready, ready_status, outcome, last_message)
-    conditions = {ConditionType.READY: _Condition(ready_status, outcome.reason, message)}
+    conditions = {ConditionType.READY: Condition(ready_status, outcome.reason, message)}
     recheck_after = None
     if terminal:
-        conditions[ConditionType.STALLED] = _Condition(ConditionStatus.TRUE, outcome.reason, message)
-    elif (left := _time_left(repository, now, timings)) > timedelta(0):
-        conditions[ConditionType.RECONCILING] = _Condition(ConditionStatus.TRUE, outcome.reason, _RETRYING)
+        conditions[ConditionType.STALLED] = Condition(ConditionStatus.TRUE, outcome.reason, message)
+    elif (left := time_left(repository, now, timings)) > timedelta(0):
+        conditions[ConditionType.RECONCILING] = Condition(ConditionStatus.TRUE, outcome.reason, _RETRYING)
         recheck_after = left
     else:
         deadline = format_duration(timings.progress_deadline)
         message = f"Not ready for more than {deadline}; retries continue. Ready has the cause."
-        conditions[ConditionType.STALLED] = _Condition(ConditionStatus.TRUE, _LATE, message)
-    status["conditions"] = _conditions(repository, now, conditions)
+        conditions[ConditionType.STALLED] = Condition(ConditionStatus.TRUE, Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+    status["conditions"] = updated_conditions(repository, now, conditions)
     return Decision(status, recheck_after)
 
 
@@ -286,32 +205,6 @@ def _stable_message(
     current = (ready.get("status"), ready.get("reason"), ready.get("message"))
     is_own = current == (ready_status, outcome.reason, last_message)
     return last_message if is_own and last_message and last_message.startswith(outcome.subject) else outcome.message
-
-
-def _time_left(repository: ArtifactRepository, now: datetime, timings: Timings) -> timedelta:
-    """Return how long the object may remain Reconciling; zero or less if it becomes Stalled."""
-    stalled = repository.condition(ConditionType.STALLED)
-    is_late = stalled.get("status") == ConditionStatus.TRUE and stalled.get("reason") == _LATE
-    if is_late and not _is_outdated(stalled, repository):
-        return timedelta(0)
-    reconciling = repository.condition(ConditionType.RECONCILING)
-    if reconciling.get("status") != ConditionStatus.TRUE or _is_restarted(reconciling, repository, now):
-        return timings.progress_deadline
-    return timings.progress_deadline - (now - _parse_time(reconciling.get("lastTransitionTime")))
-
-
-def _is_restarted(reconciling: Mapping[str, Any], repository: ArtifactRepository, now: datetime) -> bool:
-    """Return whether the deadline starts now although the object is Reconciling already.
-
-    It starts with each generation, and where an edit or another clock put its start into the future.
-    """
-    return _is_outdated(reconciling, repository) or _parse_time(reconciling.get("lastTransitionTime")) > now
-
-
-def _is_outdated(condition: Mapping[str, Any], repository: ArtifactRepository) -> bool:
-    """Return whether a condition is about an older generation."""
-    observed: object = condition.get("observedGeneration", repository.generation)
-    return observed != repository.generation
 
 
 def _handled(repository: ArtifactRepository) -> dict[str, Any]:
@@ -346,41 +239,3 @@ def _is_same_target(repository: ArtifactRepository, registry: str, repository_na
     """Return whether status describes the repository that the object means now."""
     status = repository.status
     return status.get("registry") == registry and repository_name in (None, status.get("repositoryName"))
-
-
-def _conditions(
-    repository: ArtifactRepository, now: datetime, desired: Mapping[ConditionType, _Condition]
-) -> list[Mapping[str, Any]]:
-    """Return all conditions in their current order: those of other owners unchanged, ours as given."""
-    ours: dict[str, Mapping[str, Any]] = {}
-    for type_, (status, reason, message) in desired.items():
-        before = repository.condition(type_)
-        changed = before.get("status") != status or not before.get("lastTransitionTime")
-        if type_ is ConditionType.RECONCILING:
-            changed = changed or _is_restarted(before, repository, now)
-        ours[type_] = {
-            "type": str(type_),
-            "status": str(status),
-            "reason": str(reason),
-            "message": message,
-            "observedGeneration": repository.generation,
-            "lastTransitionTime": _format_time(now) if changed else before["lastTransitionTime"],
-        }
-    # Keep the order: a condition that another owner appends must not cause a write.
-    known = [
-        c for c in repository.status.get("conditions") or () if c.get("type") in ours or c.get("type") not in _OWNED
-    ]
-    return [*(ours.pop(c.get("type"), c) for c in known), *ours.values()]
-
-
-def _format_time(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _parse_time(text: Any) -> datetime:
-    """Parse the time of a condition; anything else, by an edit of status, counts as the distant past."""
-    try:
-        time = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return _EPOCH
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

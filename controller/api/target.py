@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from controller.api.reasons import Reason
 from controller.api.v1alpha1 import ArtifactRepository
-from controller.config import OperatorConfig, RegistryBinding, RepositoryPolicy
+from controller.binding import RegistryBinding, RepositoryPolicy
+from controller.config import OperatorConfig
 from controller.errors import InvalidNameError
 from controller.names import RepositoryPath, expand_template, is_repository_name, is_within_namespace, join_path
 

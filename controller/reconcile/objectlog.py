@@ -16,7 +16,7 @@ import logging
 from collections.abc import Mapping
 
 from controller.api.conditions import ConditionType
-from controller.api.status import Failed, Outcome, Verified
+from controller.api.outcome import Failed, Outcome, Verified
 from controller.api.v1alpha1 import ArtifactRepository
 from controller.logs import with_fields
 

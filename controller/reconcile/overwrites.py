@@ -6,11 +6,13 @@ response. An own write must not lead to another reconcile; a foreign one should 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Any, Final
 
-from controller.api.status import fingerprint
+from controller.api.conditions import OWNED
 from controller.api.v1alpha1 import ArtifactRepository, Key
 
 INTERVAL: Final = 60.0
@@ -46,7 +48,7 @@ class Overwrites:
         known = self._known.get(repository.key)
         if known is None:
             return None  # forgotten meanwhile
-        known.version, known.fingerprint = repository.version, fingerprint(repository.status)
+        known.version, known.fingerprint = repository.version, _fingerprint(repository.status)
         return reported if reported is not None and self.is_foreign(reported) else None
 
     def is_foreign(self, repository: ArtifactRepository) -> bool:
@@ -62,7 +64,7 @@ class Overwrites:
         known = self._known.get(key)
         if known is None or repository.version <= known.version:
             return False
-        return fingerprint(repository.status) != known.fingerprint
+        return _fingerprint(repository.status) != known.fingerprint
 
     def delay(self, key: Key, now: float) -> float:
         """Return how long to wait before a foreign status is corrected, in seconds.
@@ -79,3 +81,13 @@ class Overwrites:
     def forget(self, key: Key) -> None:
         """Drop everything known about an object."""
         self._known.pop(key, None)
+
+
+def _fingerprint(status: Mapping[str, Any]) -> int:
+    """Return a number that differs where two statuses differ in what the operator writes.
+
+    Args:
+        status: A status; the conditions of others in it do not count.
+    """
+    own = [condition for condition in status.get("conditions") or () if condition.get("type") in OWNED]
+    return hash(json.dumps({**status, "conditions": own}, sort_keys=True))

@@ -9,17 +9,9 @@ from datetime import timedelta
 from typing import Final
 
 from controller.api.conditions import ConditionType
-from controller.api.reasons import Reason
-from controller.api.status import (
-    TERMINAL_REASONS,
-    Decision,
-    Failed,
-    Outcome,
-    Suspended,
-    Verified,
-    decide,
-    merge_patch,
-)
+from controller.api.outcome import Failed, Outcome, Suspended, Verified
+from controller.api.reasons import TERMINAL_REASONS, Reason
+from controller.api.status import Decision, decide, merge_patch
 from controller.api.target import Refusal, Target, resolve_target
 from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.errors import InvalidNameError, KubernetesError, RegistryError, RegistryUnavailable

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from controller.api.conditions import ConditionStatus
+from controller.api.conditions import ConditionStatus, ConditionType
+from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.reconcile.creations import Permit
 from controller.reconcile.ratelimit import Reservation
 
@@ -73,3 +74,57 @@ class Record:
             self.failures, self.failing_since = 0, None
         elif self.failing_since is None:
             self.failing_since = now
+
+
+class Records:
+    """The record of each object that is known."""
+
+    def __init__(self) -> None:
+        self._records: dict[Key, Record] = {}
+
+    def get(self, key: Key) -> Record | None:
+        """Return the record of an object; None where it is not known."""
+        return self._records.get(key)
+
+    def pop(self, key: Key) -> Record | None:
+        """Remove the record of an object and return it; None where it is not known."""
+        return self._records.pop(key, None)
+
+    def see(self, repository: ArtifactRepository, now: float) -> None:
+        """Note that an object was reported or reconciled.
+
+        Args:
+            repository: A state of it.
+            now: The time, on the monotonic clock.
+        """
+        record = self._records.get(repository.key)
+        if record is None:
+            ready = ready_status(repository) if repository.is_handled else ConditionStatus.UNKNOWN
+            self._records[repository.key] = Record(now, repository.version, ready)
+        else:
+            record.last_seen, record.version = now, max(record.version, repository.version)
+
+    def has_newer(self, repository: ArtifactRepository) -> bool:
+        """Return whether a newer version of an object, or a newer object of its name, is known."""
+        record = self._records.get(repository.key)
+        return record is not None and record.version > repository.version
+
+    def unseen_since(self, time: float, *, namespace: str) -> list[Key]:
+        """Return the objects that were neither reported nor reconciled since a time.
+
+        Args:
+            time: The time, on the monotonic clock.
+            namespace: The namespace to consider; empty for all.
+        """
+        return [
+            key for key, record in self._records.items() if record.last_seen < time and namespace in ("", key.namespace)
+        ]
+
+    def ready_statuses(self) -> list[str]:
+        """Return the status of every object's Ready condition, for metrics."""
+        return [record.ready for record in self._records.values()]
+
+
+def ready_status(repository: ArtifactRepository) -> str:
+    """Return the status of an object's Ready condition; Unknown without one."""
+    return str(repository.condition(ConditionType.READY).get("status", ConditionStatus.UNKNOWN))

@@ -14,6 +14,7 @@ from controller.api.v1alpha1 import Key
 from controller.errors import LeadershipLost, RegistryError, RegistryUnavailable
 from controller.reconcile.breaker import BreakerState
 from controller.reconcile.interfaces import Clock
+from controller.reconcile.records import Record
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
 
 logger = logging.getLogger(__name__)
@@ -79,13 +80,16 @@ class Recovery:
         self._release = release
         self._observer = observer
 
-    def add(self, key: Key, registry: str) -> None:
-        """Have an object wait for a registry."""
+    def add(self, key: Key, record: Record, registry: str) -> None:
+        """Have an object wait for a registry, and note that in its record."""
+        record.waiting_for = registry
         self._waiting.setdefault(registry, {})[key] = None
 
-    def discard(self, key: Key, registry: str) -> None:
-        """Remove an object from those that wait."""
-        self._waiting.get(registry, {}).pop(key, None)
+    def discard(self, key: Key, record: Record) -> None:
+        """Remove an object from those that wait, if it does."""
+        if record.waiting_for is not None:
+            self._waiting.get(record.waiting_for, {}).pop(key, None)
+            record.waiting_for = None
 
     def ensure_prober(self, name: str | None) -> None:
         """Start a registry's prober where its breaker is not closed or objects wait for it.

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.addresses import RegistryAddresses, RegistryHosting, resolve_addresses
-from controller.config import OperatorConfig, RegistryBinding
+from controller.binding import RegistryBinding
+from controller.config import OperatorConfig
 from controller.reconcile.breaker import BreakerState, CircuitBreaker
 from controller.reconcile.interfaces import Clock, RepositoryRegistry
 

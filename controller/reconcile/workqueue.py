@@ -13,19 +13,16 @@ without sleeping:
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
+from controller.reconcile.timers import Timers
 from controller.reconcile.turns import Turns
 
 _LOW_SHARE: Final = 8
 """After this many consecutive high-priority keys, a low-priority one is served, so that it does not starve."""
-
-_COMPACT_ABOVE: Final = 64
-"""Outdated timers beyond the number of live ones that are kept before the heap is rebuilt."""
 
 
 class Priority(IntEnum):
@@ -51,8 +48,6 @@ class _Entry(Generic[T]):
     """Added while in flight."""
     forgotten: bool = False
     """Forgotten while in flight: kept until then, so that a key is never in flight twice."""
-    due: float | None = None
-    """When a delayed key becomes ready; None when it is ready or in flight."""
     added: float = 0.0
     """When it last became ready."""
     lane: Hashable = None
@@ -123,9 +118,8 @@ class WorkQueue(Generic[K, T]):
         self._entries: dict[K, _Entry[T]] = {}
         self._lanes: dict[Hashable, _Lane[K]] = {}
         """Lanes with ready keys; the first one is served next."""
-        self._timers: list[tuple[float, int, K]] = []
-        self._sequence = 0
-        self._delayed = 0
+        self._timers: Timers[K] = Timers()
+        """Of the delayed keys."""
 
     def __len__(self) -> int:
         """Return the number of keys known: ready, delayed and in flight."""
@@ -156,8 +150,7 @@ class WorkQueue(Generic[K, T]):
         if self._is_ready(key, entry):
             self._place(key, entry, min(priority, entry.priority))
             return
-        if entry.due is not None:
-            self._delayed -= 1
+        self._timers.cancel(key)
         self._make_ready(key, entry, priority, now)
 
     def add_after(self, key: K, item: T, delay: float, *, now: float) -> None:
@@ -175,7 +168,7 @@ class WorkQueue(Generic[K, T]):
             return
         entry = self._remember(key, item, Priority.LOW)
         if known is None:
-            self._wait(key, entry, now + delay)
+            self._timers.set(key, now + delay)
         elif self._is_ready(key, entry):
             self._place(key, entry, entry.priority)
 
@@ -186,10 +179,8 @@ class WorkQueue(Generic[K, T]):
             key: The key.
             now: The time, in seconds.
         """
-        entry = self._entries.get(key)
-        if entry is not None and entry.due is not None:
-            self._delayed -= 1
-            self._make_ready(key, entry, Priority.LOW, now)
+        if self._timers.cancel(key):
+            self._make_ready(key, self._entries[key], Priority.LOW, now)
 
     def get(self, *, now: float, full: Full = lambda _lane, _priority: False) -> Item[K, T] | None:
         """Return the next key, now in flight; None where none is ready.
@@ -242,7 +233,7 @@ class WorkQueue(Generic[K, T]):
         elif entry.forgotten:
             del self._entries[key]
         else:
-            self._wait(key, entry, now + delay)
+            self._timers.set(key, now + delay)
 
     def forget(self, key: K) -> None:
         """Drop a key; one in flight is dropped when its processing ends."""
@@ -253,16 +244,12 @@ class WorkQueue(Generic[K, T]):
             entry.forgotten, entry.again = True, False
             return
         del self._entries[key]
-        if entry.due is not None:
-            self._delayed -= 1
-        else:
+        if not self._timers.cancel(key):
             self._withdraw(key, entry)
 
     def next_due(self) -> float | None:
         """Return when the next delayed key becomes ready; None where none is delayed."""
-        while self._timers and not self._is_live(self._timers[0]):
-            heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
+        return self._timers.next_due()
 
     def _remember(self, key: K, item: T, priority: Priority) -> _Entry[T]:
         entry = self._entries.get(key)
@@ -283,7 +270,7 @@ class WorkQueue(Generic[K, T]):
         return entry
 
     def _make_ready(self, key: K, entry: _Entry[T], priority: Priority, now: float) -> None:
-        entry.due, entry.again, entry.forgotten = None, False, False
+        entry.again, entry.forgotten = False, False
         entry.added = now
         entry.priority, entry.lane = priority, self._lane(entry.item)
         self._ready(entry).add(key)
@@ -315,21 +302,6 @@ class WorkQueue(Generic[K, T]):
         if not lane:
             del self._lanes[entry.lane]
 
-    def _wait(self, key: K, entry: _Entry[T], due: float) -> None:
-        entry.due = due
-        self._delayed += 1
-        self._sequence += 1
-        heapq.heappush(self._timers, (due, self._sequence, key))
-        if len(self._timers) > 2 * self._delayed + _COMPACT_ABOVE:
-            self._timers = [timer for timer in self._timers if self._is_live(timer)]
-            heapq.heapify(self._timers)
-
-    def _is_live(self, timer: tuple[float, int, K]) -> bool:
-        entry = self._entries.get(timer[2])
-        return entry is not None and entry.due == timer[0]
-
     def _wake(self, now: float) -> None:
-        while (due := self.next_due()) is not None and due <= now:
-            _, _, key = heapq.heappop(self._timers)
-            self._delayed -= 1
+        while (key := self._timers.pop(now)) is not None:
             self._make_ready(key, self._entries[key], Priority.LOW, now)

@@ -23,7 +23,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 from weakref import WeakValueDictionary
 
-from controller.config import Credentials
+from controller.binding import Credentials
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
 from controller.redaction import remember
 from controller.registry.credentials import CredentialFiles

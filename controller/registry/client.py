@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.errors import ProtocolViolation, RegistryError, ResourceNotFound
 from controller.names import RepositoryPath, validate_reference
 from controller.registry.connection import Connection, Request, RequestObserver, pull, push

@@ -26,7 +26,7 @@ import aiohttp
 import httpx
 
 from controller import USER_AGENT
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.errors import ProtocolViolation
 from controller.names import RepositoryPath
 from controller.registry.auth import Authenticator, Scopes

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from controller.config import Credentials
+from controller.binding import Credentials
 from controller.errors import AuthenticationFailed
 from controller.redaction import remember
 from controller.registry.dockerconfig import InvalidDockerConfig, find_login

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.configfile import parse_binding
 from controller.errors import (
     InvalidNameError,

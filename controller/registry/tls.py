@@ -7,7 +7,7 @@ import ssl
 from functools import cached_property
 from typing import Final
 
-from controller.config import TLS
+from controller.binding import TLS
 from controller.errors import BindingConfigInvalid
 from controller.registry.credentials import FileStamp, file_stamp
 

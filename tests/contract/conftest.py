@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.configfile import parse_binding
 from controller.registry.local import LocalArtifactRegistry
 from devcluster.registries import Registry, RegistryKind, start_registry

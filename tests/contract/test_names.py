@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from controller.config import MAX_PATH_PREFIX
+from controller.binding import MAX_PATH_PREFIX
 from controller.names import MAX_REGISTRY_PATH, MAX_REPOSITORY_NAME, REPOSITORY_NAME_PATTERN
 from controller.registry.local import LocalArtifactRegistry
 from devcluster.registries import Registry, RegistryKind

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from controller.config import RepositoryPolicy, Timings, field_names
+from controller.binding import RepositoryPolicy
+from controller.config import Timings, field_names
 from controller.configfile import load_config, parse_binding, parse_config, read_yaml
 from controller.durations import format_duration, parse_duration
 from controller.errors import BindingConfigInvalid, ConfigError

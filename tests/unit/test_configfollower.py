@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.configfollower import ConfigFollower
 from controller.errors import BindingConfigInvalid
 from controller.reconcile.interfaces import RepositoryRegistry

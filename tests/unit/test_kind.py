@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from controller.addresses import HOSTING_KEY, HOSTING_NAME, HOSTING_NAMESPACE, RegistryHosting, resolve_addresses
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.configfile import parse_config
 from tests.environment import outside_make
 

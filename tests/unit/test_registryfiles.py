@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.registryfiles import RegistryFiles
 
 

@@ -21,8 +21,9 @@ import pytest
 
 from controller.addresses import RegistryAddresses
 from controller.api.conditions import ConditionType
-from controller.api.reasons import Reason
-from controller.api.status import TERMINAL_REASONS, Decision, Failed, Outcome, Suspended, Verified, decide, merge_patch
+from controller.api.outcome import Failed, Outcome, Suspended, Verified
+from controller.api.reasons import TERMINAL_REASONS, Reason
+from controller.api.status import Decision, decide, merge_patch
 from controller.api.target import Target
 from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION, ArtifactRepository
 from controller.config import Timings

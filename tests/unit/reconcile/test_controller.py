@@ -14,7 +14,8 @@ import pytest_asyncio
 from controller.addresses import RegistryHosting
 from controller.api.conditions import ConditionType
 from controller.api.v1alpha1 import ArtifactRepository, Key
-from controller.config import RegistryBinding, Timings
+from controller.binding import RegistryBinding
+from controller.config import Timings
 from controller.errors import (
     AccessDenied,
     AuthenticationFailed,

@@ -6,8 +6,9 @@ The rows are those of the README's example: a name of ten characters, READY of s
 import pytest
 
 from controller.addresses import RegistryAddresses
+from controller.api.outcome import Suspended, Verified
 from controller.api.reasons import Reason
-from controller.api.status import Suspended, Verified, decide
+from controller.api.status import decide
 from controller.api.target import Refusal, Target, resolve_target
 from controller.config import Timings
 from controller.errors import (

@@ -32,11 +32,10 @@ from hypothesis.stateful import (
 
 from controller.addresses import RegistryHosting
 from controller.api.conditions import ConditionStatus, ConditionType
-from controller.api.reasons import Reason
-from controller.api.status import TERMINAL_REASONS
+from controller.api.reasons import TERMINAL_REASONS, Reason
 from controller.api.target import Target, resolve_target
 from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION, ArtifactRepository, Key
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.errors import Conflict, KubernetesUnavailable
 from controller.names import RepositoryPath
 from controller.reconcile.breaker import BreakerState, CircuitBreaker
@@ -671,7 +670,7 @@ class EngineMachine(RuleBasedStateMachine):
     def _check_rest(self) -> None:
         world = self.world
         living = {key for key in world.store.bodies if not world.store.read(key).deleting}
-        assert set(world.controller._records) == living
+        assert set(world.controller._records.unseen_since(inf, namespace="")) == living
         assert not asyncio.all_tasks(self.time.loop), "a task was leaked"
         assert not any(world.controller._recovery._waiting.values())
         assert world.controller._queue.depth == 0
@@ -686,7 +685,9 @@ class EngineMachine(RuleBasedStateMachine):
         world, object_ = self.world, self.world.store.read(key)
         status, reason, reconciling, stalled = row(object_)
         assert object_.is_handled, key
-        assert world.controller._records[key].ready == status
+        record = world.controller._records.get(key)
+        assert record is not None
+        assert record.ready == status
         target = resolve_target(object_, CONFIG)
         if object_.suspend:
             assert (reconciling, stalled) == (False, False)

@@ -94,7 +94,7 @@ async def test_a_namespace_that_cannot_be_listed_does_not_stop_a_sweep() -> None
     assert world.registry.asked == ["team/web"]
     await asyncio.sleep(600)
     assert 10 < store.lists < 60
-    assert len(world.controller._ready_statuses()) == 2
+    assert len(world.controller._records.ready_statuses()) == 2
     store.error = None
     await asyncio.sleep(60)
     assert world.registry.asked == ["team/web", "lost/lost"]

@@ -179,7 +179,7 @@ def test_timers_do_not_pile_up(queue: WorkQueue[str, int]) -> None:
         queue.add("a", number, now=0)
         work = take(queue)
         queue.requeue("a", work.state, 1000, now=0)
-    assert len(queue._timers) < 100
+    assert len(queue._timers._heap) < 100
 
 
 def test_waiting_time_is_measured(queue: WorkQueue[str, int]) -> None:
@@ -351,7 +351,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(key in self.queue for key in self.wanted)
         assert self.queue.depth + len(self.flying) <= len(self.queue)
         assert len(self.queue) <= 8
-        assert len(self.queue._timers) <= 2 * 8 + 65
+        assert len(self.queue._timers._heap) <= 2 * 8 + 65
         self.passed = {each for each in self.passed if each[1] in flows(self.queue, each[0])}
 
     def teardown(self) -> None:

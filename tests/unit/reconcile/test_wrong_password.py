@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.reconcile.breaker import BreakerState
 from controller.reconcile.interfaces import RepositoryRegistry
 from controller.registry.credentials import Login

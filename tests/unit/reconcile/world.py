@@ -9,7 +9,8 @@ from typing import Any
 
 from controller.api.conditions import ConditionType
 from controller.api.v1alpha1 import ArtifactRepository, Key
-from controller.config import OperatorConfig, RegistryBinding
+from controller.binding import RegistryBinding
+from controller.config import OperatorConfig
 from controller.errors import Conflict, KubernetesError, LeadershipLost, ObjectGone, RegistryError
 from controller.metrics import Metrics
 from controller.names import RepositoryPath

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.config import BasicAuth, Credentials
+from controller.binding import BasicAuth, Credentials
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
 from controller.registry import auth
 from controller.registry.auth import Authenticator, Challenge, choose_challenge, parse_challenges

@@ -25,7 +25,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from controller.config import RegistryBinding
+from controller.binding import RegistryBinding
 from controller.errors import (
     InvalidNameError,
     NameRefused,

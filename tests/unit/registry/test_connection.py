@@ -14,7 +14,7 @@ import httpx
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from controller.config import BasicAuth, Credentials, RegistryBinding
+from controller.binding import BasicAuth, Credentials, RegistryBinding
 from controller.errors import AccessDenied, AuthenticationFailed, ProtocolViolation, RegistryError, RegistryUnavailable
 from controller.names import RepositoryPath
 from controller.registry.auth import Scopes, merge_scopes

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from controller.config import BasicAuth, Credentials, RegistryBinding
+from controller.binding import BasicAuth, Credentials, RegistryBinding
 from controller.errors import (
     AuthenticationFailed,
     ProtocolViolation,

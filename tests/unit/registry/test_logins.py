@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.config import Credentials
+from controller.binding import Credentials
 from controller.errors import AuthenticationFailed, LoginRefused, RegistryError, RegistryUnavailable
 from controller.registry.auth import Authenticator
 from controller.registry.endpoint import Endpoint

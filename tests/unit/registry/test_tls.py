@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from controller.config import TLS, Credentials, RegistryBinding
+from controller.binding import TLS, Credentials, RegistryBinding
 from controller.errors import BindingConfigInvalid, ProtocolViolation, RegistryUnavailable, TLSVerificationFailed
 from controller.names import RepositoryPath
 from controller.registry.client import RegistryClient
