@@ -107,7 +107,7 @@ def test_looking_and_doing(shell: Shell, cluster: DevCluster, api: Api, tmp_path
     install = ("--namespace", NAMESPACE, "--set", f"config.registries.artifacts.registryUrl={cluster.registry_url}")
     notes = helm("install", RELEASE, CHART, *install, kubeconfig=cluster.kubeconfig).partition("NOTES:")[2]
     cluster.wait_established()
-    pasted = notes.partition("Try it:")[2].partition("STATUS")[0]
+    pasted = notes.partition("Try it:")[2].partition("`-o wide`")[0]
     with OperatorPod(documents, cluster, tmp_path / "pod") as operator:
         assert "artifactrepository.artifacts.alien.dev/web created" in shell(pasted)
         objects = Objects(api, "default")

@@ -13,16 +13,17 @@ pytestmark = pytest.mark.cluster
 def test_the_columns_answer_the_question(
     cluster: DevCluster, objects: Objects, operator: OperatorProcess, namespace: str
 ) -> None:
-    """Ready, the URI to use, and how; wide: where it is and whose."""
+    """Ready, the URI to use, and why not; wide: where to push, where it is, whose, and how to use it."""
     objects.create("web")
     uri = objects.wait_ready("web", tell=operator.log)["status"]["uri"]
     header, row = cluster.kubectl("get", "artrepo", "-n", namespace).splitlines()
-    assert header.split() == ["NAME", "READY", "URI", "STATUS", "AGE"]
-    assert row.split()[:3] == ["web", "True", uri]
-    assert "Push and pull URI:TAG" in row
+    assert header.split() == ["NAME", "READY", "URI", "REASON", "AGE"]
+    assert row.split()[:4] == ["web", "True", uri, "RepositoryReady"]
+    assert len(row) <= 120
     wide = cluster.kubectl("get", "arepo", "-n", namespace, "-o", "wide").splitlines()
-    assert wide[0].split() == ["NAME", "READY", "URI", "REGISTRY", "ORIGIN", "STATUS", "AGE"]
-    assert wide[1].split()[3:5] == ["artifacts", "Created"]
+    assert wide[0].split() == ["NAME", "READY", "URI", "REASON", "AGE", "PUSH", "REGISTRY", "ORIGIN", "MESSAGE"]
+    assert wide[1].split()[5:8] == [uri, "artifacts", "Created"]
+    assert wide[1].endswith("Push and pull URI:TAG")
     assert "web" in cluster.kubectl("get", "artifacts", "-n", namespace)
 
 
@@ -34,7 +35,8 @@ def test_trouble_is_plain_in_one_look(
     operator = start_operator(operator_config(address))
     objects.create("web")
     objects.wait("web", lambda o: ready(o) == ("False", "RegistryUnavailable"), tell=operator.log)
-    row = cluster.kubectl("get", "artrepo", "-n", namespace).splitlines()[1]
+    assert "RegistryUnavailable" in cluster.kubectl("get", "artrepo", "-n", namespace)
+    row = cluster.kubectl("get", "artrepo", "-n", namespace, "-o", "wide").splitlines()[1]
     described = cluster.kubectl("describe", "artrepo", "web", "-n", namespace)
     for text in (row, described):
         assert f"{address}: connection refused; check that it runs and is reachable" in text
