@@ -1,7 +1,7 @@
-"""Event recorder: Kubernetes events for facts that are not in status. Aggregated and rate-limited; never blocks.
+"""Event recorder: writes Kubernetes events one after another at a limited rate, and never blocks.
 
-An event that repeats within ten minutes increases the count of the first one. Events beyond the rate limit are dropped;
-metrics and logs have all of them.
+An event that repeats within ten minutes increases the count of the first one. Namespaces take turns, so that an outage
+with thousands of objects in one does not delay the events of another. Where too many wait, further ones are dropped.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from controller.errors import KubernetesError, KubernetesUnavailable, ObjectGone
 from controller.kube.client import MERGE_PATCH, KubernetesClient, involved_object
 from controller.logs import Throttled
 from controller.reconcile.interfaces import Clock, EventType
+from controller.reconcile.turns import Turns
 from controller.redaction import redact
 
 logger = logging.getLogger(__name__)
 
 _AGGREGATED_FOR: Final = 600.0
-_REMEMBERED: Final = 1000
-_QUEUED: Final = 200
-_BURST: Final = 50.0
-_PER_SECOND: Final = 1.0
+_REMEMBERED: Final = 10_000
+_MAX_WAITING: Final = 10_000
+_INTERVAL: Final = 0.01
+"""Minimum time between two writes, in seconds: the rate at which failures are written to status."""
 
 
 class NoEventRecorder:
@@ -37,6 +38,16 @@ class NoEventRecorder:
 
     def event(self, regarding: ArtifactRepository | None, type_: EventType, reason: str, message: str) -> None:
         """Drop the event."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """An event that is to be written."""
+
+    about: Mapping[str, str]
+    type: EventType
+    reason: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -58,9 +69,9 @@ class KubernetesEventRecorder:
         self._api = api
         self._clock = clock
         self._log = Throttled(logger, clock=clock.monotonic)
-        self._queue: asyncio.Queue[tuple[Mapping[str, str], EventType, str, str]] = asyncio.Queue(_QUEUED)
+        self._waiting: Turns[_Waiting] = Turns(lambda event: event.about["namespace"])
+        self._any_waits = asyncio.Event()
         self._recorded: OrderedDict[tuple[str, ...], _Recorded] = OrderedDict()
-        self._allowance, self._allowed_at = _BURST, clock.monotonic()
 
     def event(self, regarding: ArtifactRepository | None, type_: EventType, reason: str, message: str) -> None:
         """Record an event (see :class:`controller.reconcile.interfaces.EventRecorder`).
@@ -68,32 +79,35 @@ class KubernetesEventRecorder:
         Events about the operator regard its Pod, known by the downward API, and are dropped outside of a Pod.
         """
         about = involved_object(regarding) if regarding is not None else _own_pod()
-        if about is not None:
-            self._put(about, type_, reason, redact(message))
+        if about is None:
+            return
+        if len(self._waiting) >= _MAX_WAITING:
+            logger.debug("Too many events; dropped %s about %s", reason, about["name"])
+            return
+        self._waiting.add(_Waiting(about, type_, reason, redact(message)))
+        self._any_waits.set()
 
     async def run(self) -> None:
         """Write recorded events until cancelled."""
         while True:
-            about, type_, reason, message = await self._queue.get()
+            await self._any_waits.wait()
+            event = self._waiting.pop()
+            if not self._waiting:
+                self._any_waits.clear()
+            pause = _INTERVAL
             try:
-                await self._write(about, type_, reason, message)
+                await self._write(event)
             except KubernetesError as error:
-                message = "Failed to record event %s about %s: %s"
-                self._log.log(logging.WARNING, (type(error), error.status), message, reason, about["name"], error)
-                await asyncio.sleep(error.retry_after)
+                problem, name = (type(error), error.status), event.about["name"]
+                self._log.log(
+                    logging.WARNING, problem, "Failed to record event %s about %s: %s", event.reason, name, error
+                )
+                pause = max(pause, error.retry_after)
+            await asyncio.sleep(pause)
 
-    def _put(self, about: Mapping[str, str], type_: EventType, reason: str, message: str) -> None:
-        now = self._clock.monotonic()
-        self._allowance = min(_BURST, self._allowance + (now - self._allowed_at) * _PER_SECOND)
-        self._allowed_at = now
-        if self._allowance < 1 or self._queue.full():
-            logger.debug("Too many events; dropped %s about %s", reason, about["name"])
-            return
-        self._allowance -= 1
-        self._queue.put_nowait((about, type_, reason, message))
-
-    async def _write(self, about: Mapping[str, str], type_: EventType, reason: str, message: str) -> None:
-        key = (about["kind"], about["namespace"], about["name"], about["uid"], reason, message)
+    async def _write(self, event: _Waiting) -> None:
+        about = event.about
+        key = (about["kind"], about["namespace"], about["name"], about["uid"], event.reason, event.message)
         known = self._recorded.get(key)
         now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         if known is not None and self._clock.monotonic() - known.since < _AGGREGATED_FOR:
@@ -106,7 +120,7 @@ class KubernetesEventRecorder:
                 known.count += 1
                 return
         path = f"/api/v1/namespaces/{quote(about['namespace'], safe='')}/events"
-        created = await self._api.request("POST", path, body=_event(about, type_, reason, message, now))
+        created = await self._api.request("POST", path, body=_body(event, now))
         self._recorded[key] = _Recorded(f"{path}/{_name(created)}", 1, self._clock.monotonic())
         self._recorded.move_to_end(key)
         if len(self._recorded) > _REMEMBERED:
@@ -135,16 +149,16 @@ def _own_pod() -> dict[str, str] | None:
     return {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid}
 
 
-def _event(about: Mapping[str, str], type_: EventType, reason: str, message: str, now: str) -> dict[str, Any]:
+def _body(event: _Waiting, now: str) -> dict[str, Any]:
     """Return an Event (core/v1)."""
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{about['name'][:200]}.", "namespace": about["namespace"]},
-        "involvedObject": dict(about),
-        "type": str(type_),
-        "reason": reason,
-        "message": message[:1024],
+        "metadata": {"generateName": f"{event.about['name'][:200]}.", "namespace": event.about["namespace"]},
+        "involvedObject": dict(event.about),
+        "type": str(event.type),
+        "reason": event.reason,
+        "message": event.message[:1024],
         "source": {"component": NAME},
         "reportingComponent": NAME,
         "firstTimestamp": now,

@@ -18,12 +18,12 @@ from controller.errors import InvalidNameError, KubernetesError, RegistryError, 
 from controller.reconcile.breaker import BreakerState, CircuitOpen, Outage, retry_after
 from controller.reconcile.creations import CreationLimiter, Permit
 from controller.reconcile.explanations import explain
-from controller.reconcile.interfaces import Clock, EventRecorder, EventType, ObjectStore
-from controller.reconcile.objectlog import log_recreation, log_write
+from controller.reconcile.interfaces import Clock, EventRecorder, ObjectStore
 from controller.reconcile.ratelimit import RateLimiter
 from controller.reconcile.recorded import addresses_to_write, known_origin, recorded_location
 from controller.reconcile.records import NO_CLAIMS, Claims
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
+from controller.reconcile.reports import report_recreation, report_write
 from controller.reconcile.requeue import QUICK, SLOW, Done, Requeue, RequeueAfter, Retry, WhenAvailable, no_later_than
 from controller.registry.protocol import Ensured, Origin
 
@@ -146,7 +146,7 @@ class Reconciler:
                 written = await self._store.patch_status(repository, patch)
             except KubernetesError as error:
                 return result(repository, requeue=Done(), write_error=error)
-            log_write(repository, written, attempt.outcome)
+            report_write(repository, written, attempt.outcome, self._events)
             repository = written
         requeue = self._requeue(attempt, decision.recheck_after)
         return result(repository, requeue=requeue, written=patch is not None)
@@ -203,8 +203,7 @@ class Reconciler:
         is_same_place = repository.status.get("uri") == f"{addresses.uri}/{target.path}"
         recreated = ensured.created and known is not None and is_same_place
         if recreated:
-            self._events.event(repository, EventType.WARNING, "RepositoryRecreated", _recreated_message(registry))
-            log_recreation(repository, target.registry)
+            report_recreation(repository, target.registry, self._events)
         return _Attempt(Verified(target, addresses, ensured.origin), Done(), registry, recreated=recreated)
 
     def _resolve(self, repository: ArtifactRepository) -> Target | Refusal:
@@ -269,7 +268,3 @@ class Reconciler:
             failing_for,
         )
         return _Attempt(outcome, requeue, registry)
-
-
-def _recreated_message(registry: ManagedRegistry) -> str:
-    return f"The repository was missing from registry '{registry.name}' and was recreated empty; push its images again."

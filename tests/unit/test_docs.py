@@ -25,10 +25,12 @@ from click.testing import CliRunner
 
 from controller import cli
 from controller.api.conditions import ConditionType
+from controller.api.reasons import Reason
 from controller.api.v1alpha1 import API_VERSION, KIND
 from controller.configfile import parse_config
 from controller.metrics import Metrics
 from controller.names import validate_repository_name
+from controller.reconcile.reports import RECREATED
 from devcluster.cluster import Kubernetes
 from devcluster.manifests import CHART
 from devcluster.tools import version
@@ -275,7 +277,7 @@ def test_events_exist() -> None:
     }
     sources = " ".join(path.read_text() for path in (ROOT / "controller").rglob("*.py"))
     recorded = re.findall(r'EventType\.(?:NORMAL|WARNING),\s*"(\w+)"', sources)
-    assert told == set(recorded)
+    assert told == {*recorded, RECREATED, Reason.REPOSITORY_READY}
 
 
 def test_kubernetes_versions() -> None:

@@ -1,4 +1,4 @@
-"""The event recorder: aggregation, rate limit, and failures that do not affect the operator."""
+"""The event recorder: aggregation, pace, and failures that do not affect the operator."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -70,13 +70,34 @@ async def test_an_event_that_expired_on_the_server_is_created_again(api: FakeApi
         assert len(api.objects) == 1
 
 
-async def test_a_flood_of_events_is_limited(api: FakeApi) -> None:
-    """A thousand failing objects do not cause a thousand events."""
+async def test_a_flood_of_events_is_paced(api: FakeApi) -> None:
+    """A thousand objects that fail at once get their events, a hundred in a second."""
     async with recording(api) as events:
         for number in range(1000):
             events.event(make_object(f"web-{number}"), WARNING, "R", "m")
+        await asyncio.sleep(1)
+        assert 50 <= len(api.objects) <= 110
         await asyncio.sleep(60)
-        assert len(api.objects) == 50
+        assert len(api.objects) == 1000
+
+
+async def test_namespaces_take_turns(api: FakeApi) -> None:
+    """A thousand objects of one namespace do not delay the event of another one."""
+    async with recording(api) as events:
+        for number in range(1000):
+            events.event(make_object(f"web-{number}"), WARNING, "R", "m")
+        events.event(make_object("lone", namespace="other"), WARNING, "R", "m")
+        await asyncio.sleep(0.1)
+        assert "lone" in {event["involvedObject"]["name"] for event in api.objects.values()}
+
+
+async def test_the_number_of_waiting_events_is_bounded(api: FakeApi) -> None:
+    """While the API server takes none, memory is bounded; events beyond that are dropped."""
+    async with recording(api) as events:
+        for number in range(12_000):
+            events.event(make_object(f"web-{number}"), WARNING, "R", "m")
+        await asyncio.sleep(1000)
+        assert len(api.objects) == 10_000
 
 
 async def test_a_failed_event_does_not_stop_the_recorder(api: FakeApi) -> None:

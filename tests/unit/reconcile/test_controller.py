@@ -263,7 +263,10 @@ async def test_a_long_outage_costs_each_object_three_writes_and_one_event_pair(w
     assert {world.ready(key) for key in keys} == {("True", "RepositoryReady")}
     assert not any(world.has(key, STALLED) for key in keys)
     assert all(world.store.writes.count(key) == 1 + 3 for key in keys)
-    assert world.events.seen == [("operator", "RegistryUnavailable"), ("operator", "RegistryAvailable")]
+    own = [event for event in world.events.seen if event[0] == "operator"]
+    assert own == [("operator", "RegistryUnavailable"), ("operator", "RegistryAvailable")]
+    assert Counter(world.events.seen)["repo-0", "RegistryUnavailable"] == 1
+    assert Counter(world.events.seen)["repo-0", "RepositoryReady"] == 1
 
 
 async def test_failures_are_written_at_a_bounded_rate(world: World) -> None:
@@ -810,7 +813,7 @@ async def test_shortened_timings_take_effect_at_once(world: World) -> None:
     assert world.registry.pings > 2
     await asyncio.sleep(30)
     assert world.has(new, STALLED)
-    assert world.events.seen == [("operator", "RegistryUnavailable")]
+    assert sorted(world.events.seen) == [(name, "RegistryUnavailable") for name in ("new", "operator", "web")]
 
 
 async def test_a_shortened_resync_interval_takes_effect_at_once(world: World) -> None:
@@ -838,7 +841,7 @@ async def test_a_shortened_resync_interval_takes_effect_at_once(world: World) ->
 
 async def test_log_entries_about_an_object(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """One for the first Ready, each change of spec, recreation and new reason of a failure; none in between."""
-    caplog.set_level("INFO", "controller.reconcile.objectlog")
+    caplog.set_level("INFO", "controller.reconcile.reports")
 
     def logged() -> list[tuple[str, str, str, str, str]]:
         entries = [
@@ -871,6 +874,43 @@ async def test_log_entries_about_an_object(world: World, caplog: pytest.LogCaptu
     world.registry.error = None
     await asyncio.sleep(1000)
     assert logged() == []
+
+
+async def test_events_about_an_object(world: World) -> None:
+    """None when it is created and stays Ready; one for each new reason of a failure, and one when it is Ready again."""
+    world.put("web")
+    await asyncio.sleep(1)
+    await world.sweep()
+    await asyncio.sleep(1)
+    world.put("web", {"repositoryName": "team/web"})
+    await asyncio.sleep(1)
+    assert world.events.seen == []
+    world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
+    await world.sweep()
+    await asyncio.sleep(1000)
+    assert world.events.seen == [("web", "AccessDenied")]
+    world.registry.error = AuthenticationFailed(*LOOK_UP, "401 Unauthorized", status=401)
+    await asyncio.sleep(1000)
+    world.registry.error = None
+    await asyncio.sleep(1000)
+    assert world.events.seen[1:] == [("web", "AuthenticationFailed"), ("web", "RepositoryReady")]
+    world.put("web", {"suspend": True})
+    await asyncio.sleep(1)
+    world.put("web")
+    await asyncio.sleep(1)
+    assert len(world.events.seen) == 3
+
+
+async def test_a_blip_is_no_event(world: World) -> None:
+    """A failure that passes before status says so is not reported, as it is not written."""
+    world.put("web")
+    await asyncio.sleep(1)
+    world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
+    await world.sweep()
+    await asyncio.sleep(5)
+    world.registry.error = None
+    await asyncio.sleep(1000)
+    assert world.events.seen == []
 
 
 async def test_a_foreign_condition_added_in_between_survives(world: World) -> None:
