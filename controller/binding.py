@@ -196,6 +196,13 @@ class RegistryBinding(ConfigModel):
         description="Namespaces whose objects may use this registry; `*` stands for any characters, as in `team-*`. "
         "Default: all.",
     )
+    report_tags: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Report in `status.tags` how many tags a repository has, and up to this many of their names, and "
+        "report the condition Populated. One or two more requests for each verification. 0: do not.",
+    )
     credentials: Credentials | None = Field(None, description="The operator's credentials. Default: anonymous.")
     tls: TLS | None = Field(None, description="How the registry's certificate is verified. Default: the system's CAs.")
 

@@ -80,13 +80,18 @@ def is_repository_name(name: str) -> bool:
     return len(name) <= MAX_REPOSITORY_NAME and _NAME.fullmatch(name) is not None
 
 
+def is_tag(text: str) -> bool:
+    """Return whether ``text`` is a valid tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def validate_reference(reference: str) -> str:
     """Return ``reference`` if it is a tag or a digest.
 
     Raises:
         InvalidNameError: It is neither of them.
     """
-    if not (_TAG.fullmatch(reference) or _DIGEST.fullmatch(reference)):
+    if not (is_tag(reference) or _DIGEST.fullmatch(reference)):
         raise InvalidNameError(f"{reference!r} is neither a tag nor a digest: write latest or sha256:<64 hex digits>")
     return reference
 

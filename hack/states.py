@@ -22,6 +22,8 @@ from hack.markdown import code, table
 
 ADVICE: Final[Mapping[Reason, str]] = {
     Reason.REPOSITORY_READY: "Nothing. Push and pull by the addresses in `status.references`.",
+    Reason.IMAGE_PUSHED: "Nothing. `status.tags` has the number of tags and some of their names.",
+    Reason.NO_IMAGE: "Push an image. The condition follows at the next verification.",
     Reason.SUSPENDED: "Set `spec.suspend` to false to resume.",
     Reason.REGISTRY_UNAVAILABLE: (
         "Check that the registry runs and that the operator's Pod can reach `registryUrl` (name, port, NetworkPolicy). "

@@ -15,6 +15,9 @@ class ConditionType(StrEnum):
     RECONCILING = "Reconciling"
     """True while the operator retries. Absent otherwise, by the convention of kstatus."""
 
+    POPULATED = "Populated"
+    """True if the repository has a tag besides the marker. Present only where tags are reported."""
+
     STALLED = "Stalled"
     """True if retries have failed for long or cannot succeed. Absent otherwise, by the convention of kstatus."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from controller.addresses import RegistryAddresses
 from controller.api.reasons import Reason
@@ -19,11 +21,13 @@ class Verified:
         target: The repository.
         addresses: The addresses of its registry.
         origin: Whether the operator created or adopted it.
+        tags: The value of ``status.tags``; None where tags are not reported.
     """
 
     target: Target
     addresses: RegistryAddresses
     origin: Origin
+    tags: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ class Reason(StrEnum):
         return member
 
     REPOSITORY_READY = "RepositoryReady", "The repository exists and can be used."
+    IMAGE_PUSHED = "ImagePushed", "Of Populated: the repository has a tag."
+    NO_IMAGE = "NoImage", "Of Populated: no image has been pushed yet."
     SUSPENDED = "Suspended", "spec.suspend is true; the registry is not contacted."
     REGISTRY_UNAVAILABLE = "RegistryUnavailable", "The registry does not respond, or responds with errors; retried."
     TLS_VERIFICATION_FAILED = "TLSVerificationFailed", "The registry's certificate was rejected; retried."

@@ -17,6 +17,7 @@ from controller.addresses import Location
 from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.outcome import Failed, Outcome, Suspended, Verified
 from controller.api.reasons import TERMINAL_REASONS, Reason
+from controller.api.tags import is_populated
 from controller.api.target import recorded_names
 from controller.api.transitions import Condition, time_left, updated_conditions
 from controller.api.v1alpha1 import ArtifactRepository
@@ -24,6 +25,8 @@ from controller.config import Timings
 from controller.durations import format_duration
 
 _SUSPENDED: Final = "Suspended by spec.suspend; set it to false to resume. The registry is not contacted."
+_POPULATED: Final = Condition(ConditionStatus.TRUE, Reason.IMAGE_PUSHED, "status.tags has the number of tags")
+_EMPTY: Final = Condition(ConditionStatus.FALSE, Reason.NO_IMAGE, "No image has been pushed yet")
 _RETRYING: Final = "Retrying; Ready has the cause."
 
 
@@ -96,8 +99,11 @@ def _verified(repository: ArtifactRepository, outcome: Verified, now: datetime) 
     status["repositoryName"] = target.repository_name
     status["origin"] = str(outcome.origin)
     _set_location(status, location)
+    status.pop("tags", None)
+    if outcome.tags is not None:
+        status["tags"] = outcome.tags
     ready = Condition(ConditionStatus.TRUE, Reason.REPOSITORY_READY, _how_to_use(location))
-    status["conditions"] = updated_conditions(repository, now, {ConditionType.READY: ready})
+    _set_conditions(status, repository, now, {ConditionType.READY: ready})
     return status
 
 
@@ -149,7 +155,7 @@ def _suspended(
     else:
         ready_status = ConditionStatus.UNKNOWN if status.get("uri") else ConditionStatus.FALSE
         suspended = Condition(ready_status, Reason.SUSPENDED, _SUSPENDED)
-    status["conditions"] = updated_conditions(repository, now, {ConditionType.READY: suspended})
+    _set_conditions(status, repository, now, {ConditionType.READY: suspended})
     return status
 
 
@@ -191,7 +197,7 @@ def _failed(
         deadline = format_duration(timings.progress_deadline)
         message = f"Not ready for more than {deadline}; retries continue. Ready has the cause."
         conditions[ConditionType.STALLED] = Condition(ConditionStatus.TRUE, Reason.PROGRESS_DEADLINE_EXCEEDED, message)
-    status["conditions"] = updated_conditions(repository, now, conditions)
+    _set_conditions(status, repository, now, conditions)
     return Decision(status, recheck_after)
 
 
@@ -231,8 +237,22 @@ def _unverified(repository: ArtifactRepository, recorded: Location | None) -> di
 
 
 def _remove_location(status: dict[str, Any]) -> None:
-    for name in ("uri", "references", "origin"):
+    for name in ("uri", "references", "origin", "tags"):
         status.pop(name, None)
+
+
+def _set_conditions(
+    status: dict[str, Any],
+    repository: ArtifactRepository,
+    now: datetime,
+    desired: Mapping[ConditionType, Condition],
+) -> None:
+    """Set the conditions of a status: Populated by its tags, the others as desired."""
+    populated = is_populated(status)
+    if populated is not None:
+        condition = _POPULATED if populated else _EMPTY
+        desired = {**desired, ConditionType.POPULATED: condition}
+    status["conditions"] = updated_conditions(repository, now, desired)
 
 
 def _is_same_target(repository: ArtifactRepository, registry: str, repository_name: str | None) -> bool:

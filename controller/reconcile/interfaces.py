@@ -24,6 +24,14 @@ class RepositoryRegistry(Protocol):
         """
         ...
 
+    async def user_tags(self, path: RepositoryPath) -> tuple[str, ...]:
+        """Return the tags of a repository besides the marker.
+
+        Raises:
+            RegistryError: They cannot be read.
+        """
+        ...
+
     async def ping(self) -> None:
         """Return if the registry responds.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from controller.api.conditions import ConditionType
 from controller.api.outcome import Failed, Outcome, Suspended, Verified
 from controller.api.reasons import TERMINAL_REASONS, Reason
 from controller.api.status import Decision, decide, merge_patch
+from controller.api.tags import summarise
 from controller.api.target import Refusal, Target, resolve_target
 from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.errors import InvalidNameError, KubernetesError, RegistryError, RegistryUnavailable
@@ -26,6 +28,8 @@ from controller.reconcile.registries import ManagedRegistry, RegistryPool
 from controller.reconcile.reports import report_recreation, report_write
 from controller.reconcile.requeue import QUICK, SLOW, Done, Requeue, RequeueAfter, Retry, WhenAvailable, no_later_than
 from controller.registry.protocol import Ensured, Origin
+
+logger = logging.getLogger(__name__)
 
 FAILURE_WRITES_PER_SECOND: Final = 100.0
 """How fast failures are written to status: thousands of objects may share the registry that failed."""
@@ -204,7 +208,22 @@ class Reconciler:
         recreated = ensured.created and known is not None and is_same_place
         if recreated:
             report_recreation(repository, target.registry, self._events)
-        return _Attempt(Verified(target, addresses, ensured.origin), Done(), registry, recreated=recreated)
+        tags = await self._tags(repository, target, registry, is_empty=ensured.created)
+        return _Attempt(Verified(target, addresses, ensured.origin, tags), Done(), registry, recreated=recreated)
+
+    async def _tags(
+        self, repository: ArtifactRepository, target: Target, registry: ManagedRegistry, *, is_empty: bool
+    ) -> Mapping[str, Any] | None:
+        """Return the new ``status.tags``; the current one where the tags cannot be read, which is no failure."""
+        names = registry.binding.report_tags
+        if not names:
+            return None
+        try:
+            tags = () if is_empty else await registry.client.user_tags(target.path)
+        except RegistryError as error:
+            logger.debug("The tags of %s cannot be reported: %s", target.path, error)
+            return repository.status.get("tags")
+        return summarise(tags, names=names)
 
     def _resolve(self, repository: ArtifactRepository) -> Target | Refusal:
         """Return the repository that an object means, unless a reference to it would be too long."""

@@ -155,7 +155,7 @@ class RegistryClient:
         )
 
     async def list_tags(self, path: RepositoryPath, *, at_most: int) -> tuple[str, ...]:
-        """Return up to ``at_most`` of a repository's tags.
+        """Return up to ``at_most`` of a repository's tags; fewer where they fill more than MAX_PAGES pages.
 
         Raises:
             ResourceNotFound: The registry does not have the repository, or does not list tags at all; only the error's
@@ -181,7 +181,9 @@ class RegistryClient:
             query = quote(following.partition("?")[2].partition("#")[0], safe="%=&+/:")
             url = self._connection.url(path, f"tags/list?{query}")
             request = replace(request, url=url)
-        raise self._violation(request, f"more than {MAX_PAGES} pages of tags")
+        if tags:
+            return tuple(tags)
+        raise self._violation(request, f"{MAX_PAGES} pages without a tag")
 
     def _tags(self, request: Request, response: Response) -> list[str]:
         if len(response.body) >= MAX_TAGS:

@@ -163,6 +163,17 @@ class LocalArtifactRegistry:
         """
         return await self._repositories.ensure(path, known_origin=known_origin)
 
+    async def user_tags(self, path: RepositoryPath) -> tuple[str, ...]:
+        """Return the tags of a repository besides the marker (see :meth:`Repositories.user_tags`).
+
+        Args:
+            path: Its full path in the registry.
+
+        Raises:
+            RegistryError: They cannot be read, or the registry does not list tags.
+        """
+        return await self._repositories.user_tags(path)
+
     async def create_repository(self, name: str) -> RepositoryResponse:
         """Create a repository unless it exists.
 

@@ -23,13 +23,16 @@ from controller.errors import (
     RegistryUnavailable,
     ResourceNotFound,
 )
-from controller.names import RepositoryPath
+from controller.names import RepositoryPath, is_tag
 from controller.registry import marker
 from controller.registry.client import Manifest, RegistryClient
 from controller.registry.protocol import Ensured, Origin
 from controller.registry.refusals import NAME_UNKNOWN
 
 LATEST: Final = "latest"
+
+MAX_USER_TAGS: Final = 1000
+"""Maximum number of tags that are counted."""
 
 _MAX_REQUESTS: Final = 2
 """Maximum requests between the last read and the push of the marker."""
@@ -113,6 +116,17 @@ class Repositories:
             return Origin.ADOPTED
         # A listed tag may lack its manifest, and an empty list may come from a registry that lists nothing.
         return await self._origin_of_latest(path)
+
+    async def user_tags(self, path: RepositoryPath) -> tuple[str, ...]:
+        """Return the tags of a repository without the marker, at most MAX_USER_TAGS.
+
+        Raises:
+            RegistryError: They cannot be read, or the registry does not list tags.
+        """
+        tags = [tag for tag in await self._client.list_tags(path, at_most=MAX_USER_TAGS) if is_tag(tag)]
+        if LATEST in tags and await self._origin_of_latest(path) is not Origin.ADOPTED:
+            tags.remove(LATEST)
+        return tuple(tags)
 
     async def _inspect_unlisted(self, path: RepositoryPath, error: RegistryError) -> Origin:
         """Return the origin of a repository whose tags cannot be listed, which is no obstacle if it has ``latest``."""

@@ -21,7 +21,7 @@ def test_the_columns_answer_the_question(
     assert row.split()[:4] == ["web", "True", uri, "RepositoryReady"]
     assert len(row) <= 120
     wide = cluster.kubectl("get", "arepo", "-n", namespace, "-o", "wide").splitlines()
-    assert wide[0].split() == ["NAME", "READY", "URI", "REASON", "AGE", "PUSH", "REGISTRY", "ORIGIN", "MESSAGE"]
+    assert wide[0].split() == ["NAME", "READY", "URI", "REASON", "AGE", "PUSH", "REGISTRY", "ORIGIN", "TAGS", "MESSAGE"]
     assert wide[1].split()[5:8] == [uri, "artifacts", "Created"]
     assert wide[1].endswith("Push and pull URI:TAG")
     assert "web" in cluster.kubectl("get", "artifacts", "-n", namespace)

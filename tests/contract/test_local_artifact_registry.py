@@ -41,6 +41,18 @@ def writes(requests: list[str]) -> list[str]:
     return [request for request in requests if request.startswith(WRITES)]
 
 
+@pytest.mark.parametrize("subject", LISTING_TAGS, indirect=True)
+async def test_user_tags(subject: Subject, registry: LocalArtifactRegistry, name: str) -> None:
+    """The marker is no tag; an image is one, also as ``latest``, where it replaces the marker."""
+    path = registry.path(name)
+    await registry.create_repository(name)
+    assert await registry.user_tags(path) == ()
+    await images.push_image(subject.other, path, "v1")
+    assert await registry.user_tags(path) == ("v1",)
+    await images.push_image(subject.other, path, "latest")
+    assert sorted(await registry.user_tags(path)) == ["latest", "v1"]
+
+
 class TestNothingThere:
     """Repositories that do not exist."""
 

@@ -141,6 +141,12 @@ class MemoryRegistry:
         """Raised by calls that would have to create."""
         self.ping_error: Exception | None = None
         """Raised by each ping."""
+        self.tags: dict[str, tuple[str, ...]] = {}
+        """The tags besides the marker, by repository."""
+        self.tags_error: RegistryError | None = None
+        """Raised by each request for tags."""
+        self.listed: list[str] = []
+        """The repositories whose tags were asked for."""
         self.asked: list[str] = []
         self.pings = 0
         self.busy = 0
@@ -166,6 +172,14 @@ class MemoryRegistry:
             raise self.write_error
         self.repositories.add(name)
         return Ensured(known_origin or Origin.CREATED, created)
+
+    async def user_tags(self, path: RepositoryPath) -> tuple[str, ...]:
+        """Return the tags besides the marker."""
+        name = path.partition("/")[2]
+        self.listed.append(name)
+        if self.tags_error is not None:
+            raise self.tags_error
+        return self.tags.get(name, ())
 
     async def ping(self) -> None:
         """Ask whether the registry answers at all."""
