@@ -7,15 +7,12 @@ all this for a while                              | objects of another registry 
 it is replaced by a good one                      | all objects are Ready
 """
 
-import asyncio
 import json
 import random
-import threading
 import time
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import pytest
 
@@ -26,7 +23,7 @@ from tests.cluster.campaign import LENIENT, LIMIT, SECONDS, SEED, Record
 from tests.cluster.conftest import StartOperator
 from tests.cluster.harness import Object, Objects, is_ready, ready
 from tests.cluster.test_campaign_objects import Canary, Tempter, check_log, check_metrics
-from tests.fakes.raw_server import Responder, Writer, raw_server
+from tests.fakes.raw_server import Responder, ThreadedServer, Writer
 from tests.settings import FULL
 from tests.unit.registry.test_hostile import HOSTILE
 
@@ -43,8 +40,8 @@ CONTAINER: Final = 256 << 20
 """Bytes of memory that manifests/kind gives the operator."""
 
 
-class HostileRegistry:
-    """A server that answers each request in another way, in a thread, in the ``with`` block.
+class HostileRegistry(ThreadedServer):
+    """A server that answers each request in another way, in the ``with`` block.
 
     Args:
         dice: How.
@@ -52,44 +49,19 @@ class HostileRegistry:
     """
 
     def __init__(self, dice: random.Random, elsewhere: str) -> None:
+        super().__init__()
         self._dice = dice
         self._responses = dict(self._known()) | dict(_leading_to(elsewhere))
         self._names = sorted(self._responses)
         self._weights = [0.02 * FULL if name.startswith(SLOW) else 1.0 for name in self._names]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="hostile registry", daemon=True)
-        self._over = asyncio.Event()
-        self._up = threading.Event()
-        self.url = ""
         self.given: Counter[str] = Counter()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._up.wait(10)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(20)
-        assert not self._thread.is_alive()
 
     @staticmethod
     def _known() -> list[tuple[str, Responder]]:
         return [(name, respond) for name, _, respond, _, _ in HOSTILE]
 
-    def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve_until_over())
-
-    async def _serve_until_over(self) -> None:
-        async with raw_server(self._respond) as server:
-            self.url = server.url
-            self._up.set()
-            await self._over.wait()
-
-    async def _respond(self, head: str, writer: Writer) -> None:
+    async def respond(self, head: str, writer: Writer) -> None:
+        """Give one of the answers."""
         (name,) = self._dice.choices(self._names, self._weights)
         self.given[name] += 1
         await self._responses[name](head, writer)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 Responder = Callable[[str, "Writer"], Awaitable[None]]
 """Responds to one request, given its head and a writer."""
@@ -114,3 +117,48 @@ def _length(head: str) -> int:
         if line.startswith("content-length:"):
             return int(line.partition(":")[2])
     return 0
+
+
+class ThreadedServer:
+    """A server in a thread of its own in the ``with`` block, for tests that are not asynchronous.
+
+    Subclasses implement :meth:`respond`.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name=type(self).__name__, daemon=True)
+        self._over = asyncio.Event()
+        self._up = threading.Event()
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._up.wait(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    async def respond(self, head: str, writer: Writer) -> None:
+        """Respond to one request.
+
+        Args:
+            head: The request's head.
+            writer: The server's end of the connection.
+        """
+        raise NotImplementedError
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve_until_over())
+
+    async def _serve_until_over(self) -> None:
+        async with raw_server(self.respond) as server:
+            self.url = server.url
+            self._up.set()
+            await self._over.wait()
