@@ -19,6 +19,12 @@ LABELS = {f"{'.'.join(['p' * 63] * 3)}.{'p' * 50}/label-{number:04}": "x" * 63 f
 LIMIT = 160 << 20
 RESYNCS = 2
 
+ORDINARY = int(os.environ.get("ORDINARY_OBJECTS", "10000" if FULL else "500"))
+ORDINARY_LIMIT = 130 << 20
+ORDINARY_RESYNCS = 10 if FULL else 3
+GROWTH = 4 << 20
+""""Flat" but for what the allocator keeps."""
+
 
 def test_large_objects_are_listed_within_the_memory_limit(
     objects: Objects, start_operator: StartOperator, audit: Audit, record_property: Record
@@ -44,3 +50,24 @@ def test_large_objects_are_listed_within_the_memory_limit(
     assert all(is_ready(objects.get(f"large-{number}")) for number in (0, LARGE // 2, LARGE - 1))
     for number in range(LARGE):
         objects.delete(f"large-{number}")  # whoever next deletes the CustomResourceDefinition would wait for it
+
+
+def test_memory_is_flat_over_resyncs(objects: Objects, start_operator: StartOperator, record_property: Record) -> None:
+    """Verifying ordinary objects again and again takes no more memory than doing it twice."""
+    objects.create_many(f"repo-{number:05}" for number in range(ORDINARY))
+    interval = max(5, ORDINARY // 400)
+    operator = start_operator(timings={"resyncInterval": f"{interval}s"})
+    objects.wait_ready(f"repo-{ORDINARY - 1:05}", within=600, tell=operator.log)
+
+    def verified() -> float:
+        return operator.metrics()['artifact_repository_reconciles_total{result="verified"}'] / ORDINARY
+
+    eventually(lambda: verified() >= 3, within=60 + 6 * interval, tell=operator.log)
+    before = operator.resident_bytes()
+    eventually(lambda: verified() >= 3 + ORDINARY_RESYNCS, within=60 + 3 * ORDINARY_RESYNCS * interval)
+    record_property("memory: ordinary objects", ORDINARY)
+    record_property("memory: … after two resyncs, MB", before >> 20)
+    record_property(f"memory: … after {ORDINARY_RESYNCS} more, MB", operator.resident_bytes() >> 20)
+    record_property("memory: … peak, MB", operator.peak_bytes() >> 20)
+    assert operator.resident_bytes() <= before + GROWTH
+    assert operator.peak_bytes() <= ORDINARY_LIMIT
