@@ -10,8 +10,9 @@ import pytest
 
 from devcluster.cluster import DevCluster
 from devcluster.errors import ToolUnavailable
+from devcluster.gitops import Crds, provide_crds
 from tests.cluster import harness
-from tests.cluster.flux import provide_flux
+from tests.cluster.flux import install_crds, provide_flux
 from tests.cluster.harness import (
     AccessLog,
     Api,
@@ -76,6 +77,13 @@ def audit(cluster: DevCluster, audit_log: Path) -> Audit:
 def access_log(cluster: DevCluster) -> AccessLog:
     """Return what the registry notes of each request."""
     return AccessLog(cluster.registry.log)
+
+
+@pytest.fixture(scope="session")
+def gitops_apis(cluster: DevCluster) -> None:
+    """Install the CustomResourceDefinitions of Flux and Argo CD."""
+    folders = [provide_crds(crds) for crds in Crds]
+    install_crds(cluster, [path for folder in folders for path in sorted(folder.iterdir())])
 
 
 @pytest.fixture

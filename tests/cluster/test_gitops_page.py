@@ -10,11 +10,9 @@ import yaml
 
 from controller.api.v1alpha1 import KIND
 from devcluster.cluster import DevCluster
-from devcluster.gitops import Crds, provide_crds
 from devcluster.tools import Tool, provide, version
 from tests.cluster import judges
 from tests.cluster.conftest import StartOperator
-from tests.cluster.flux import install_crds
 from tests.cluster.harness import Object, Objects, OperatorProcess, operator_config
 from tests.cluster.pages import GITOPS
 
@@ -23,13 +21,6 @@ pytestmark = pytest.mark.cluster
 STRICT = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
 OF_KUSTOMIZE = "kustomize.config.k8s.io/v1beta1"
 """What kustomize reads is no object of an API server."""
-
-
-@pytest.fixture(scope="module")
-def gitops_apis(cluster: DevCluster) -> None:
-    """Install the CustomResourceDefinitions of Flux and Argo CD."""
-    folders = [provide_crds(crds) for crds in Crds]
-    install_crds(cluster, [path for folder in folders for path in sorted(folder.iterdir())])
 
 
 def api_objects(namespace: str) -> list[Object]:

@@ -37,8 +37,12 @@ from devcluster.tools import version
 from hack import generate
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "charts").glob("*/README.md")])
-SAMPLES = sorted((ROOT / "manifests").rglob("*.yaml"))
+PAGES = sorted(
+    path for glob in ("*.md", "docs/*.md", "charts/*/README.md", "examples/*.md") for path in ROOT.glob(glob)
+)
+SAMPLES = sorted([*(ROOT / "manifests").rglob("*.yaml"), *(ROOT / "examples" / "objects").glob("*.yaml")])
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+CONFIGURATIONS = [path for path in EXAMPLES if path.parent.name == "registries"]
 CRD = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text())
 SCHEMA: Mapping[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
@@ -160,10 +164,26 @@ def test_yaml(page: Path) -> None:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_samples(path: Path) -> None:
-    """Each ArtifactRepository in manifests/ fits the CRD, including Argo CD's test data."""
+    """Each ArtifactRepository in manifests/ and examples/ fits the CRD, including Argo CD's test data."""
     for document in yaml.safe_load_all(path.read_text()):
         if document.get("kind") == KIND:
             check_object(document)
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_example_configurations(path: Path) -> None:
+    """Each example of a configuration is one that `check` accepts."""
+    answer = CliRunner().invoke(cli.main, ["check", "--config", str(path)])
+    assert answer.exit_code == 0, answer.output
+    assert ": valid; registries: " in answer.output
+
+
+def test_every_example_is_listed() -> None:
+    """The examples' page links to each of them."""
+    page = ROOT / "examples" / "README.md"
+    linked = {link["target"] for link in _LINK.finditer(page.read_text())}
+    assert [path for path in EXAMPLES if str(path.relative_to(page.parent)) not in linked] == []
+    assert CONFIGURATIONS
 
 
 def test_a_misfit_is_found() -> None:
