@@ -13,7 +13,7 @@ from devcluster.node import demo as node_stage
 from devcluster.node.support import unsupported
 from devcluster.progress import to_stderr
 from devcluster.signals import Interrupted, interruptible
-from devcluster.tools import NODE_ONLY, Tool, announce, provide, version
+from devcluster.tools import LINTERS, NODE_ONLY, Tool, announce, provide, version
 
 _kubernetes = click.option(
     "--kubernetes",
@@ -79,7 +79,8 @@ def manifests() -> None:
 def tools() -> None:
     """Build all servers and clients that are not in the cache yet."""
     reason = unsupported()
-    wanted = [tool for tool in Tool if reason is None or tool not in NODE_ONLY]
+    omitted = LINTERS if reason is None else (*LINTERS, *NODE_ONLY)
+    wanted = [tool for tool in Tool if tool not in omitted]
     announce(wanted, to_stderr)
     unavailable = 0
     for tool in wanted:

@@ -51,6 +51,9 @@ class Tool(StrEnum):
     """Ours: PID 1 of a Pod's sandbox, and of a node."""
     NODE_PACKAGES = "node-packages"
     """Not a program but a folder, to be laid over /usr: runc, network plugins and what else a node runs."""
+    ACTIONLINT = "actionlint"
+    KUBE_SCORE = "kube-score"
+    PROMTOOL = "promtool"
 
 
 NODE_ONLY = (
@@ -66,6 +69,9 @@ NODE_ONLY = (
     Tool.NODE_PACKAGES,
 )
 """What only a node needs, and few machines can run one (see `devcluster.node.support`)."""
+
+LINTERS = (Tool.ACTIONLINT, Tool.KUBE_SCORE, Tool.PROMTOOL)
+"""What only `make linters` runs."""
 
 
 def version(tool: Tool) -> str:
@@ -192,6 +198,16 @@ def _recipe(tool: Tool) -> Recipe:
             expected_seconds=390,
         ),
         **_node_recipes(),
+        Tool.ACTIONLINT: _go("actionlint", "github.com/rhysd/actionlint", "/cmd/actionlint", expected_seconds=20),
+        Tool.KUBE_SCORE: _go("kube-score", "github.com/zegl/kube-score", "/cmd/kube-score", expected_seconds=60),
+        Tool.PROMTOOL: GoRecipe(
+            "promtool",
+            "github.com/prometheus/prometheus/cmd/promtool",
+            source="github.com/prometheus/prometheus",
+            # Without service discovery, whose clients of clouds are most of the work.
+            tags=("remove_all_sd",),
+            expected_seconds=120,
+        ),
     }
     return recipes[tool]
 
