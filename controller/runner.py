@@ -244,9 +244,12 @@ def _registry_factory(metrics: Metrics, check_leadership: Callable[[], None]) ->
     """Return the factory of registry clients, with fencing and metrics."""
 
     def connect(name: str, binding: RegistryBinding) -> LocalArtifactRegistry:
+        durations = metrics.registry_request_duration.labels(name)
+        counters = functools.cache(functools.partial(metrics.registry_requests.labels, name))
+
         def observe(record: RequestRecord) -> None:
-            metrics.registry_requests.labels(name, record.method, record.code).inc()
-            metrics.registry_request_duration.labels(name).observe(record.seconds)
+            counters(record.method, record.code).inc()
+            durations.observe(record.seconds)
 
         metrics.expect_registry(name)
         return LocalArtifactRegistry(name, binding, before_request=check_leadership, on_request=observe)

@@ -112,9 +112,8 @@ class _Incoming(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._response.content.iter_any():
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._response.content.iter_any())
 
     async def aclose(self) -> None:
         """Return the connection to the pool, or close it where the response was not read to its end."""
