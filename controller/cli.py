@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable
@@ -13,12 +14,15 @@ import uvloop
 
 from controller import __version__
 from controller.api.selector import check_label_selector, check_namespace
+from controller.config import OperatorConfig
 from controller.configfile import load_config, read_config
-from controller.errors import ConfigError, KubernetesError
+from controller.errors import ConfigError, InvalidNameError, KubernetesError
 from controller.httpserver import parse_address
 from controller.kube.kubeconfig import KubeconfigSource
 from controller.logs import LEVELS, LogFormat, configure_logging
 from controller.manager import LEASE_NAME, MetricsOptions, Options, run_manager
+from controller.names import validate_repository_name
+from controller.registrycheck import check_registry
 from controller.runner import Scope
 
 logger = logging.getLogger(__name__)
@@ -198,7 +202,17 @@ def crd() -> None:
     click.echo(resources.files("controller").joinpath("crd.yaml").read_bytes(), nl=False)
 
 
-@main.command()
+def _repository(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    """Check --repository."""
+    try:
+        return None if name is None else validate_repository_name(name)
+    except InvalidNameError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@main.command(
+    epilog="Exit status: 0 if everything is right, 1 if the file or a registry is not, 2 for a wrong command line."
+)
 @click.option(
     "--config",
     "config",
@@ -206,15 +220,58 @@ def crd() -> None:
     required=True,
     help="Configuration file; - for standard input.",
 )
-def check(config: Path) -> None:
+@click.option(
+    "--connect",
+    is_flag=True,
+    help="Also connect to each registry, and check the certificate, the login and whether the operator may list tags "
+    "and push. An upload is started for that, and cancelled.",
+)
+@click.option(
+    "--repository",
+    metavar="NAME",
+    callback=_repository,
+    help="Repository to check with --connect, without the pathPrefix. Default: one that no object can mean.",
+)
+def check(config: Path, connect: bool, repository: str | None) -> None:
     """Validate a configuration file and show the URL of each registry, and who may use it."""
+    if repository is not None and not connect:
+        raise click.UsageError("--repository requires --connect")
     name = "standard input" if str(config) == "-" else str(config)
     try:
         loaded = read_config(sys.stdin.buffer, name=name) if str(config) == "-" else load_config(config)
     except (ConfigError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{click.format_filename(name)}: valid; registries: {', '.join(sorted(loaded.registries))}")
-    for binding_name, binding in sorted(loaded.registries.items()):
-        default = " (default)" if binding_name == loaded.default_registry else ""
-        namespaces = f", namespaces: {', '.join(binding.namespaces)}" if binding.namespaces else ""
-        click.echo(f"  {binding_name}: {binding.registry_url}{default}{namespaces}")
+    if connect:
+        uvloop.run(_check_registries(loaded, repository))
+        return
+    for binding_name in sorted(loaded.registries):
+        click.echo(_described(loaded, binding_name))
+
+
+def _described(config: OperatorConfig, name: str) -> str:
+    binding = config.registries[name]
+    default = " (default)" if name == config.default_registry else ""
+    namespaces = f", namespaces: {', '.join(binding.namespaces)}" if binding.namespaces else ""
+    return f"  {name}: {binding.registry_url}{default}{namespaces}"
+
+
+async def _check_registries(config: OperatorConfig, repository: str | None) -> None:
+    """Check all registries at once, and print the answers of each in the order of names.
+
+    Raises:
+        ClickException: A check has failed.
+    """
+    failed = []
+    async with asyncio.TaskGroup() as group:
+        checks = {
+            name: group.create_task(check_registry(name, binding, repository=repository))
+            for name, binding in sorted(config.registries.items())
+        }
+        for name, check_ in checks.items():
+            click.echo(_described(config, name))
+            for answer in await check_:
+                click.echo(f"    {answer}")
+                failed += [name] if answer.problem is not None else []
+    if failed:
+        raise click.ClickException(f"the operator cannot use: {', '.join(failed)}")

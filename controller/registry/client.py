@@ -143,15 +143,21 @@ class RegistryClient:
 
     async def ping(self) -> None:
         """Return if the registry responds with 200, or with 401 because it requires credentials."""
-        await self._connection.send_anonymously(
-            Request(
-                method="GET",
-                url=f"{self._connection.endpoint}/v2/",
-                operation="ping the registry",
-                resource="/v2/",
-                scopes=(),
-                expected=(HTTPStatus.OK, HTTPStatus.UNAUTHORIZED),
-            )
+        request = self._base_request("ping the registry", HTTPStatus.OK, HTTPStatus.UNAUTHORIZED)
+        await self._connection.send_anonymously(request)
+
+    async def log_in(self) -> None:
+        """Return if the registry accepts the operator's credentials, or requires none for its base URL."""
+        await self._connection.send(self._base_request("log in", HTTPStatus.OK))
+
+    def _base_request(self, operation: str, *expected: int) -> Request:
+        return Request(
+            method="GET",
+            url=f"{self._connection.endpoint}/v2/",
+            operation=operation,
+            resource="/v2/",
+            scopes=(),
+            expected=expected,
         )
 
     async def list_tags(self, path: RepositoryPath, *, at_most: int) -> tuple[str, ...]:
@@ -311,6 +317,10 @@ class RegistryClient:
     ) -> int:
         """Add a blob to a repository (see :meth:`controller.registry.uploads.Uploads.put`)."""
         return await self._uploads.put(path, content, digest, mount_from=mount_from)
+
+    async def try_push(self, path: RepositoryPath) -> None:
+        """Start a push and cancel it (see :meth:`controller.registry.uploads.Uploads.start_and_cancel`)."""
+        await self._uploads.start_and_cancel(path)
 
     def stop_mounting(self) -> None:
         """Upload every blob from now on, since the registry did not have one that it had mounted."""

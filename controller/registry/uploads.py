@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
@@ -112,6 +112,16 @@ class Uploads:
     def stop_mounting(self) -> None:
         """Upload every blob from now on."""
         self._reuse = _Reuse.UPLOAD
+
+    async def start_and_cancel(self, path: RepositoryPath) -> None:
+        """Open an upload session and cancel it, which shows that a push would be accepted.
+
+        A registry that does not cancel sessions discards them by itself, as those of clients that were killed.
+        """
+        session = await self._open_session(path)
+        cancel = self._session_request("DELETE", path, session, b"", expected=_RECEIVED)
+        with contextlib.suppress(RegistryError):
+            await self._connection.send(replace(cancel, content=None, content_type=None))
 
     async def _mount_or_upload(
         self, path: RepositoryPath, blob: _Blob, source: RepositoryPath, *, checked: bool

@@ -8,6 +8,7 @@ probes                      | ready, and stays so while the registry is down
 permissions                 | without them it is not ready
 memory                      | the working set that the kubelet measures, against the chart's limit
 `helm test`                 | runs as a Pod
+`check --connect`           | runs in the operator's Pod, by the command in docs/operations.md
 """
 
 import base64
@@ -22,7 +23,7 @@ from devcluster.manifests import CHART, NAMESPACE
 from devcluster.node.node import Node
 from tests.charts.rendering import FULL_NAME, RELEASE
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import Api, Audit, Objects
+from tests.cluster.harness import ROOT, Api, Audit, Objects
 from tests.node.release import DEPLOYMENT, REGISTRY, RESTRICTED, Release
 from tests.settings import FULL
 
@@ -49,6 +50,17 @@ def test_helm_test(release: Release) -> None:
     """`helm test` runs its Pod, which reaches the operator by its Service."""
     told = release.node.helm("test", RELEASE, "--namespace", NAMESPACE, "--timeout=60s")
     assert "Phase:          Succeeded" in told
+
+
+def test_registries_are_checked(release: Release) -> None:
+    """The documented command finds in the operator's Pod that its registry can be used."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (command,) = (line for line in page.replace("\\\n", " ").splitlines() if line.startswith("kubectl exec"))
+    words = [word.replace("deploy/artifact-repository-controller", DEPLOYMENT) for word in command.split()[1:]]
+    assert [line.strip() for line in release.node.kubectl(*words).splitlines()[1:]] == [
+        f"artifacts: {REGISTRY.partition('=')[2]} (default)",
+        *(f"{question}: ok" for question in ("connection", "registry API", "list tags", "push")),
+    ]
 
 
 def test_restricted_namespace(release: Release) -> None:

@@ -1,6 +1,9 @@
 """The command line: `check`, `crd`, and addresses of servers."""
 
 import os
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from controller.cli import main
 
+ROOT = Path(__file__).parents[2]
 GOOD = "defaultRegistry: b\nregistries: {b: {registryUrl: 'R:5000/'}, a: {registryUrl: https://a}}\n"
 
 
@@ -23,7 +27,7 @@ def test_the_crd_is_printed() -> None:
     """The command prints manifests/crd.yaml as it is."""
     answer = CliRunner().invoke(main, ["crd"])
     assert answer.exit_code == 0
-    assert answer.output == (Path(__file__).parents[2] / "manifests" / "crd.yaml").read_text()
+    assert answer.output == (ROOT / "manifests" / "crd.yaml").read_text()
 
 
 def test_a_good_file_is_shown_as_it_is_understood(tmp_path: Path) -> None:
@@ -107,3 +111,74 @@ def test_an_address_that_is_none_is_refused(option: str, address: str) -> None:
     result = CliRunner().invoke(main, ["run", "--config", "x", option, address])
     assert result.exit_code == 2
     assert "is not an address: write HOST:PORT or :PORT" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--connect", "--repository", "Team-A/Web"], "'Team-A/Web' is not a repository name: use lower-case"),
+        (["--connect", "--repository", "../x"], "is not a repository name"),
+        (["--repository", "team-a/web"], "--repository requires --connect"),
+    ],
+)
+def test_a_repository_to_check_is_checked(options: list[str], said: str) -> None:
+    """With the status of a wrong command line, before anything is contacted."""
+    result = CliRunner().invoke(main, ["check", "--config", "-", *options], input=GOOD.encode())
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaultRegistry: a\nregistries: [{registryUrl: r}]\n", "registries: expected a mapping: write its fields as"),
+        ("defaultRegistry: a\nregistries: {a: [r]}\n", "registries.a: expected a mapping: write its fields as"),
+        ("defaultRegistry: A\nregistries: {A: {registryUrl: r}}\n", "registries.A: invalid name: use lower-case"),
+        (
+            "defaultRegistry: a\nregistries: {a: {registryUrl: r, namespaces: team-a}}\n",
+            "registries.a.namespaces: expected a list: write [one, two]",
+        ),
+        ("defaultRegistry: a\nregistries: {a: {registry_url: r}}\n", "write registryUrl instead of registry_url"),
+    ],
+)
+def test_what_to_write_instead(text: str, said: str) -> None:
+    """Lists for mappings, the reverse, and names of another form: the message has the path and the right form."""
+    result = check("-", stdin=text.encode())
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_a_missing_file_is_named() -> None:
+    """With what the system says."""
+    assert check("/nonexistent/config.yaml").stderr == (
+        "Error: /nonexistent/config.yaml: cannot be read: No such file or directory\n"
+    )
+
+
+def test_completion_in_bash(tmp_path: Path) -> None:
+    """The line in docs/operations.md makes a real bash complete commands and options."""
+    program = tmp_path / "artifact-repository-controller"
+    program.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m controller "$@"\n')
+    program.chmod(0o755)
+    (line,) = re.findall(r"^(eval .*bash_source.*)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    script = f"""{line.partition(" #")[0]}
+        complete_words() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+            _artifact_repository_controller_completion "$1"; echo "${{COMPREPLY[@]}}"; }}
+        complete -p artifact-repository-controller
+        complete_words artifact-repository-controller ""
+        complete_words artifact-repository-controller check --co
+        complete_words artifact-repository-controller run --log-level ""
+    """
+    answer = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    registered, commands, options, levels = answer.stdout.splitlines()
+    assert registered.endswith("artifact-repository-controller")
+    assert commands == "check crd run"
+    assert options == "--config --connect"
+    assert levels == "debug info warning error"
