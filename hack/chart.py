@@ -41,6 +41,15 @@ _MOUNTS: Final[JsonSchemaValue] = {
     "additionalProperties": False,
 }
 
+_REGISTRY_URL: Final = r"^(https?://)?[^/?#@\s]+/?$"
+"""A host, perhaps with a scheme and a port: neither a user nor a path."""
+_LABEL_SELECTOR: Final = (
+    r"^(\s*!?\s*[A-Za-z0-9][-A-Za-z0-9_./]*"
+    r"(\s*(=|==|!=|<|>)\s*[-A-Za-z0-9_.]*|\s+(in|notin)\s*\([^()]*\))?\s*(,|$))*$"
+)
+"""The forms of requirements; the operator checks keys and values."""
+_PROMETHEUS_DURATION: Final = "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$"
+
 _EXPLICIT: Final[Mapping[str, JsonSchemaValue]] = {
     "affinity": _ANYTHING,
     "commonLabels": _TEXTS,
@@ -56,7 +65,10 @@ _EXPLICIT: Final[Mapping[str, JsonSchemaValue]] = {
     "metrics.dashboard.annotations": _TEXTS,
     "metrics.dashboard.labels": _TEXTS,
     "metrics.prometheusRule.labels": _TEXTS,
+    "metrics.prometheusRule.runbookUrl": {"type": "string", "pattern": r"^(https?://[^#\s]+)?$"},
+    "metrics.serviceMonitor.interval": {"type": "string", "pattern": _PROMETHEUS_DURATION},
     "metrics.serviceMonitor.labels": _TEXTS,
+    "metrics.serviceMonitor.scrapeTimeout": {"type": "string", "pattern": _PROMETHEUS_DURATION},
     "networkPolicy.dns": {**_OBJECTS, "minItems": 1},
     "networkPolicy.egress": {**_OBJECTS, "minItems": 1},
     "networkPolicy.ingressFrom": _OBJECTS,
@@ -79,6 +91,7 @@ _EXPLICIT: Final[Mapping[str, JsonSchemaValue]] = {
     "topologySpreadConstraints": _OBJECTS,
     "volumeMounts": _NAMED,
     "volumes": _NAMED,
+    "watch.labelSelector": {"type": "string", "pattern": _LABEL_SELECTOR},
     "watch.namespaces": {
         "type": "array",
         "items": {"type": "string", "pattern": NAMESPACE_PATTERN},
@@ -94,6 +107,7 @@ def schema() -> str:
     definitions = config.pop("$defs")
     # The template has a better message for a missing registry than Helm's.
     del config["properties"]["registries"]["minProperties"]
+    definitions["RegistryBinding"]["properties"]["registryUrl"]["pattern"] = _REGISTRY_URL
     config["description"] = "The operator's configuration file (docs/configuration.md)."
     options = {option.name: option for option in run.params}
     concurrent = options["concurrent"].type

@@ -25,12 +25,13 @@ PURPOSES: Final[Mapping[str, str]] = {
 
 
 def alerts() -> str:
-    """Return a table of the chart's alerts and what to do about each."""
+    """Return a table of the chart's alerts, with links to their runbooks on the same page."""
     rows = []
     for rule in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]:
-        annotations = {name: re.sub(r"\{\{.*?\}\}", "…", text) for name, text in rule["annotations"].items()}
-        rows.append([code(rule["alert"]), rule.get("for", "-"), annotations["summary"], annotations["description"]])
-    return table(["Alert", "After", "Meaning", "What to do"], rows)
+        summary = re.sub(r"\{\{.*?\}\}", "…", rule["annotations"]["summary"])
+        link = f"[{code(rule['alert'])}](#{rule['alert'].lower()})"
+        rows.append([link, rule["labels"]["severity"], rule.get("for", "-"), summary])
+    return table(["Alert", "Severity", "After", "Meaning"], rows)
 
 
 def metrics() -> str:

@@ -102,23 +102,26 @@ class OperatorPod:
     def _mount(
         self, documents: Sequence[Document], cluster: DevCluster, spec: Mapping[str, Any], container: Mapping[str, Any]
     ) -> None:
-        """Write the files of the volumes, those of Secrets as they are in the cluster."""
+        """Write the files of the volumes, those of the user's Secrets and ConfigMaps as they are in the cluster."""
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         for mount in container["volumeMounts"]:
             folder = self._folders[mount["mountPath"]]
             folder.mkdir(parents=True)
             source = volumes[mount["name"]]
+            namespace = only(documents, "Deployment")["metadata"]["namespace"]
             if "secret" in source:
-                secret = cluster.kubectl(
-                    *("get", "secret", source["secret"]["secretName"], "-o", "json"),
-                    *("-n", only(documents, "Deployment")["metadata"]["namespace"]),
-                )
+                secret = cluster.kubectl("get", "secret", source["secret"]["secretName"], "-n", namespace, "-o", "json")
                 for file, content in json.loads(secret)["data"].items():
                     (folder / file).write_bytes(base64.b64decode(content))
-                continue
-            for file, text in only(documents, "ConfigMap", name=source["configMap"]["name"])["data"].items():
-                # What the configuration says of folders is true in the Pod only.
-                (folder / file).write_text(self._argument(text))
+            elif mount["mountPath"].startswith("/etc/registries/"):
+                name = source["configMap"]["name"]
+                found = json.loads(cluster.kubectl("get", "configmap", name, "-n", namespace, "-o", "json"))
+                for file, text in found["data"].items():
+                    (folder / file).write_text(text)
+            else:
+                for file, text in only(documents, "ConfigMap", name=source["configMap"]["name"])["data"].items():
+                    # What the configuration says of folders is true in the Pod only.
+                    (folder / file).write_text(self._argument(text))
 
     def _argument(self, argument: str) -> str:
         for path, folder in self._folders.items():

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from controller import __version__, cli
+from controller.api.selector import check_label_selector
 from controller.configfile import parse_config
+from controller.urls import normalise_registry_url
 from devcluster import manifests
 from devcluster.manifests import CHART, MANIFESTS, ROOT
 from hack import chart
@@ -20,6 +22,7 @@ from tests.charts.rendering import CI_VALUES, FULL_NAME, KIND_VALUES, PRODUCTION
 
 ci_values = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
 
+REPOSITORY = "https://github.com/alien-dev/artifact-repository-controller"
 REGISTRY = ("--set", "config.registries.artifacts.registryUrl=http://kind-registry:5000")
 
 
@@ -231,6 +234,11 @@ def test_digest_goes_before_tag() -> None:
         ({"registrySecrets": {"ca": "x"}, "registryConfigMaps": {"ca": "y"}}, "registryConfigMaps.ca"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
         ({"watch": {"namespaces": "team-a"}}, "namespaces"),
+        ({"watch": {"labelSelector": "shard: a"}}, "labelSelector"),
+        ({"watch": {"labelSelector": "shard in a, b"}}, "labelSelector"),
+        ({"metrics": {"serviceMonitor": {"interval": "30"}}}, "interval"),
+        ({"metrics": {"serviceMonitor": {"scrapeTimeout": "10 s"}}}, "scrapeTimeout"),
+        ({"metrics": {"prometheusRule": {"runbookUrl": "docs/operations.md"}}}, "runbookUrl"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -240,6 +248,15 @@ def test_wrong_values_are_refused(values: dict[str, Any], said: str, tmp_path: P
     file.write_text(json.dumps(values))
     good = () if "config" in values or not values else REGISTRY
     assert said in helm("template", CHART, "--values", file, *good, check=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://registry", "https://user:password@registry", "http://registry/path", "http://", "a b", ""]
+)
+def test_a_url_of_no_registry_is_refused(url: str) -> None:
+    """Neither another scheme, a user, a path nor an empty host; the message has the path of the value."""
+    told = helm("template", CHART, "--set", f"config.registries.artifacts.registryUrl={url}", check=False)
+    assert "/config/registries/artifacts/registryUrl" in told
 
 
 def test_durations_that_the_operator_takes() -> None:
@@ -252,11 +269,78 @@ def test_durations_that_the_operator_takes() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "",
+        "shard=a",
+        "shard == a",
+        "a!=b",
+        "a",
+        "!a",
+        "! a",
+        "n > 3",
+        "shard in (a, b)",
+        "a.b/c notin (),!x , y= ",
+        "a=",
+    ],
+)
+def test_label_selectors_that_the_operator_takes(selector: str) -> None:
+    """The schema is no stricter about label selectors than the operator."""
+    check_label_selector(selector)
+    watch = json.loads(chart.schema())["properties"]["watch"]["properties"]
+    assert re.search(watch["labelSelector"]["pattern"], selector)
+
+
+@pytest.mark.parametrize(
+    "url", ["registry", "registry:5000", "http://registry:5000/", "https://127.0.0.1", "[::1]:5000", "https://[::1]/"]
+)
+def test_registry_urls_that_the_operator_takes(url: str) -> None:
+    """The schema is no stricter about the URLs of registries than the operator."""
+    normalise_registry_url(url)
+    fields = json.loads(chart.schema())["$defs"]["RegistryBinding"]["properties"]
+    assert re.search(fields["registryUrl"]["pattern"], url)
+
+
+def test_the_test_pod_runs_where_the_operator_runs() -> None:
+    """The Pod of `helm test` has resources, and the operator's node selector, tolerations and pull secrets."""
+    values = {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "imagePullSecrets": [{"name": "pull"}],
+    }
+    documents = render(*REGISTRY, *(f"--set-json={name}={json.dumps(value)}" for name, value in values.items()))
+    pods = only(documents, "Pod")["spec"], only(documents, "Deployment")["spec"]["template"]["spec"]
+    for pod in pods:
+        assert {name: pod[name] for name in values} == values
+        assert pod["containers"][0]["resources"].keys() == {"requests", "limits"}
+
+
+def test_each_alert_has_a_runbook() -> None:
+    """`runbook_url` points to a heading of operations.md, or of the page that a value names."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    headings = {line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")}
+    enabled = (*REGISTRY, "--set", "metrics.prometheusRule.enabled=true")
+    rules = runbooks(*enabled)
+    assert {alert for alert in rules if alert in headings} == rules.keys()
+    for alert, url in rules.items():
+        assert url == f"{REPOSITORY}/blob/main/docs/operations.md#{alert.lower()}"
+    ours = runbooks(*enabled, "--set", "metrics.prometheusRule.runbookUrl=https://wiki.example.com/$1?page=2")
+    assert ours == {alert: f"https://wiki.example.com/$1?page=2#{alert.lower()}" for alert in rules}
+
+
+def runbooks(*arguments: str) -> dict[str, str]:
+    """Return the runbook of each alert that is rendered."""
+    (group,) = only(render(*arguments), "PrometheusRule")["spec"]["groups"]
+    return {rule["alert"]: rule["annotations"]["runbook_url"] for rule in group["rules"]}
+
+
 def test_notes_name_what_is_there() -> None:
     """The notes after an installation name the release's Deployment and a namespace that it watches."""
     notes = helm("install", "artifacts", CHART, "--dry-run=client", "--namespace", "tenants", *REGISTRY)
     assert f"kubectl logs -n tenants deploy/{FULL_NAME}" in notes
     assert "helm test -n tenants artifacts" in notes
+    assert f"kubectl exec -n tenants deploy/{FULL_NAME} -- " in notes
     narrowed = helm("install", "artifacts", CHART, "--dry-run=client", *REGISTRY, "--set", "watch.namespaces={team-a}")
     assert "kubectl apply -n team-a -f -" in narrowed.partition("NOTES:")[2]
 

@@ -3,7 +3,7 @@
 what is done                                         | what is expected
 start, create, vanish, conflict, a wrong change of   | each works; the API server's audit log has no refused request;
 the configuration, replacement of a Pod that is gone | the requests in it need just the permissions that are rendered
-a Secret of the user's, mounted                      | a registry behind TLS and a password is used
+a Secret and a ConfigMap of the user's, mounted      | a registry behind TLS and a password is used
 `helm test`                                          | succeeds; fails without an operator, with one that cannot work,
                                                      | and while a registry is down
 alerts, dashboard                                    | read only metrics and labels that /metrics has
@@ -203,7 +203,7 @@ def test_two_replicas(installed: list[Document], cluster: DevCluster, api: Api, 
 
 
 def test_secrets_by_reference(cluster: DevCluster, api: Api, tmp_path: Path) -> None:
-    """A password and a CA in a Secret of the user's reach the operator through `registrySecrets` alone.
+    """A password in a Secret, and a CA in a ConfigMap as trust-manager writes it, reach the operator by name alone.
 
     The Secret is in no object of the release, and the operator may not read Secrets by the API.
     """
@@ -214,7 +214,7 @@ def test_secrets_by_reference(cluster: DevCluster, api: Api, tmp_path: Path) -> 
     mounted = "/etc/registries/shared"
     binding = {
         "credentials": {"basic": {"usernameFile": f"{mounted}/username", "passwordFile": f"{mounted}/password"}},
-        "tls": {"caFile": f"{mounted}/ca.crt"},
+        "tls": {"caFile": "/etc/registries/corp/ca.crt"},
     }
     with start_registry(
         RegistryKind.DISTRIBUTION_3,
@@ -225,14 +225,17 @@ def test_secrets_by_reference(cluster: DevCluster, api: Api, tmp_path: Path) -> 
     ) as registry:
         values = {
             "registrySecrets": {"shared": "registry-shared"},
+            "registryConfigMaps": {"corp": "corp-bundle"},
             "config": {"defaultRegistry": "shared", "registries": {"shared": {"registryUrl": registry.url, **binding}}},
         }
         file = tmp_path / "values.yaml"
         file.write_text(json.dumps(values))
         cluster.kubectl(
             *("create", "secret", "generic", "registry-shared", "-n", NAMESPACE, "--from-literal=username=robot"),
-            *(f"--from-literal=password={PASSWORD}", f"--from-file=ca.crt={authority.ca_file}"),
+            f"--from-literal=password={PASSWORD}",
         )
+        bundle = f"--from-file=ca.crt={authority.ca_file}"
+        cluster.kubectl("create", "configmap", "corp-bundle", "-n", NAMESPACE, bundle)
         documents = render("--values", file)
         assert PASSWORD not in json.dumps(documents)
         helm("install", RELEASE, CHART, "-n", NAMESPACE, "--values", file, kubeconfig=cluster.kubeconfig)
