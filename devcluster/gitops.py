@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions of GitOps tools, from the tools' own sources."""
+"""CustomResourceDefinitions of GitOps tools and of External Secrets Operator, from their own sources."""
 
 import hashlib
 import shutil
@@ -10,7 +10,7 @@ from devcluster.gomodules import GoModules
 from devcluster.progress import Progress, to_stderr
 
 GITOPS_MODULES = GoModules("gitops")
-"""The sources of Flux's controllers and of Argo CD."""
+"""The sources of Flux's controllers, of Argo CD and of External Secrets Operator."""
 
 
 class Crds(StrEnum):
@@ -24,11 +24,17 @@ class Crds(StrEnum):
     """HelmRelease of Flux."""
     ARGO = "github.com/argoproj/argo-cd/v3"
     """Application of Argo CD."""
+    EXTERNAL_SECRETS = "github.com/external-secrets/external-secrets"
+    """ClusterExternalSecret, ClusterSecretStore and others of External Secrets Operator."""
 
     @property
     def files(self) -> str:
         """Where the module has them: a pattern."""
-        return "manifests/crds/application-crd.yaml" if self is Crds.ARGO else "config/crd/bases/*.yaml"
+        patterns = {
+            Crds.ARGO: "manifests/crds/application-crd.yaml",
+            Crds.EXTERNAL_SECRETS: "config/crds/bases/external-secrets.io_cluster*.yaml",
+        }
+        return patterns.get(self, "config/crd/bases/*.yaml")
 
 
 def provide_crds(crds: Crds, *, progress: Progress = to_stderr) -> Path:

@@ -28,7 +28,7 @@ def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(audit_log: Path) -> Iterator[DevCluster]:
     """Run a control plane and a registry, with the namespaces that values and tests name."""
     with DevCluster(apiserver_flags=audit_flags(audit_log)) as cluster:
-        for name in (NAMESPACE, "team-a", "team-b"):
+        for name in (NAMESPACE, "team-a", "team-b", "registry-secrets"):
             cluster.kubectl("create", "namespace", name)
         yield cluster
 

@@ -21,13 +21,16 @@ pytestmark = pytest.mark.cluster
 # What a control plane without nodes cannot do, and what takes an image or a person.
 NOT_HERE = (
     "helm test",
+    "kubectl exec",
     "kubectl logs",
     "make ",
     "artifact-repository-controller check",
+    'eval "$(_ARTIFACT_REPOSITORY_CONTROLLER_COMPLETE=',
+    "_ARTIFACT_REPOSITORY_CONTROLLER_COMPLETE=",
     ".venv/bin/artifact-repository-controller run",
 )
 
-OF_GITOPS = re.compile(r"toolkit\.fluxcd\.io|argoproj\.io|kustomize\.config\.k8s\.io")
+OF_OTHERS = re.compile(r"toolkit\.fluxcd\.io|argoproj\.io|kustomize\.config\.k8s\.io|external-secrets\.io")
 
 Shell = Callable[[str], str]
 
@@ -134,8 +137,8 @@ def test_objects(shell: Shell, cluster: DevCluster) -> None:
     for page in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
         for text in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
             for document in yaml.safe_load_all(text):
-                # Those of GitOps tools are not known here; see tests/cluster/test_gitops_page.py.
-                if "kind" not in document or OF_GITOPS.search(document["apiVersion"]):
+                # Those of other tools: see tests/cluster/test_gitops_page.py and test_pull_secrets.py.
+                if "kind" not in document or OF_OTHERS.search(document["apiVersion"]):
                     continue
                 seen.add(document["kind"])
                 document.pop("status", None)
