@@ -56,7 +56,7 @@ def test_memory_is_flat_over_resyncs(objects: Objects, start_operator: StartOper
     """Verifying ordinary objects again and again takes no more memory than doing it twice."""
     objects.create_many(f"repo-{number:05}" for number in range(ORDINARY))
     interval = max(5, ORDINARY // 400)
-    operator = start_operator(timings={"resyncInterval": f"{interval}s"})
+    operator = start_operator(None, wait=False, timings={"resyncInterval": f"{interval}s"})
     objects.wait_ready(f"repo-{ORDINARY - 1:05}", within=600, tell=operator.log)
 
     def verified() -> float:
