@@ -30,6 +30,7 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--tour", is_flag=True, help="Play the steps by itself, with an outage, in about a minute, and end.")
 @click.option("--once", is_flag=True, help="End when all objects are Ready; fail if they are not within the limit.")
 @click.option(
     "--limit",
@@ -40,9 +41,13 @@ def main() -> None:
 )
 @click.option("--node", is_flag=True, help="Run the operator as a Pod, on a real node with a kubelet; root only.")
 @_kubernetes
-def demo(kubernetes: Kubernetes, *, once: bool, limit: float, node: bool) -> None:
+def demo(kubernetes: Kubernetes, *, tour: bool, once: bool, limit: float, node: bool) -> None:
     """Show the operator at work on manifests/samples."""
-    if not node:
+    if tour and (once or node):
+        raise click.UsageError("a tour ends by itself, and does without a node")
+    if tour:
+        stage.tour(kubernetes)
+    elif not node:
         stage.demo(kubernetes, once=once, limit=limit)
     elif kubernetes is Kubernetes.NEWEST:
         node_stage.demo(once=once, limit=limit)

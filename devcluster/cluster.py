@@ -82,6 +82,7 @@ class DevCluster:
         controllers: Whether kube-controller-manager runs. Without it namespaces stay Terminating, and have neither a
             default ServiceAccount nor the CA's ConfigMap.
         apiserver_flags: Further flags of kube-apiserver, after ours.
+        registry_port: The registry's port; any free one if none is given.
         registry_environment: ``REGISTRY_…`` variables that override the registry's configuration.
         registry_config: Merged into the registry's configuration (see `registries.start_registry`).
         progress: Takes a line now and then while something is built or started.
@@ -115,6 +116,7 @@ class DevCluster:
         prebuilt: Mapping[Tool, Path] | None = None,
         controllers: bool = True,
         apiserver_flags: Sequence[str] = (),
+        registry_port: int | None = None,
         registry_environment: Mapping[str, str] | None = None,
         registry_config: Mapping[str, Any] | None = None,
         progress: Progress = to_stderr,
@@ -123,6 +125,7 @@ class DevCluster:
         self._prebuilt = dict(prebuilt or {})
         self._controllers = controllers
         self._apiserver_flags = apiserver_flags
+        self._registry_port = registry_port
         self._registry_environment = registry_environment
         self._registry_config = registry_config
         self._progress = progress
@@ -344,6 +347,7 @@ class DevCluster:
         return prepare_registry(
             RegistryKind.DISTRIBUTION_3,
             directory=self.folder / "registry",
+            port=self._registry_port,
             environment=self._registry_environment,
             config=self._registry_config,
             progress=self._progress,

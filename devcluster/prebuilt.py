@@ -64,8 +64,8 @@ class Archive:
 def control_plane(kubernetes: Kubernetes, *, progress: Progress = to_stderr) -> dict[Tool, Path]:
     """Return a prebuilt etcd, kube-apiserver and kubectl, downloading them first where need be.
 
-    Empty, so that they are built, where ``KUBEBUILDER_ASSETS`` or ``NO_DOWNLOAD`` is set, where they were built before,
-    and where no archive can be had.
+    Empty, so that they are built, where ``KUBEBUILDER_ASSETS`` or ``NO_DOWNLOAD`` is set, where the two servers were
+    built before, and where no archive can be had.
 
     Args:
         kubernetes: Which API server.
@@ -73,7 +73,7 @@ def control_plane(kubernetes: Kubernetes, *, progress: Progress = to_stderr) -> 
     """
     names = {"etcd": Tool.ETCD, "kube-apiserver": kubernetes.apiserver, "kubectl": Tool.KUBECTL}
     chosen = any(os.environ.get(variable) for variable in ("KUBEBUILDER_ASSETS", "NO_DOWNLOAD"))
-    if chosen or all(is_provided(tool) for tool in names.values()):
+    if chosen or all(is_provided(tool) for tool in (Tool.ETCD, kubernetes.apiserver)):
         return {}
     archive = pinned(kubernetes)
     if archive is None:

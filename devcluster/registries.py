@@ -85,16 +85,20 @@ def prepare_registry(
     kind: RegistryKind,
     *,
     directory: Path,
+    port: int | None = None,
     environment: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
     tls: Certificate | None = None,
     ca_file: Path | None = None,
     progress: Progress = to_stderr,
 ) -> Registry:
-    """Return a registry that is not started yet. The arguments are those of `start_registry`."""
+    """Return a registry that is not started yet, on a port or any free one.
+
+    The other arguments are those of `start_registry`.
+    """
     storage = directory / "storage"
     storage.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{port or free_port()}"
     url = f"{'https' if tls else 'http'}://{address}"
     command: list[str | Path]
     match kind:

@@ -149,12 +149,21 @@ def announce(tools: Sequence[Tool], progress: Progress) -> None:
         progress(f"{len(missing)} tools are built first, once: about {duration(seconds)} on two cores in all")
 
 
-def _where(tool: Tool, recipe: Recipe) -> Path:
-    """Return where a tool's binary is, or will be."""
+def from_assets(tool: Tool) -> Path | None:
+    """Return a tool's binary in ``KUBEBUILDER_ASSETS``; None if it has none.
+
+    Args:
+        tool: Which one.
+    """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and os.access(asset := Path(assets).absolute() / tool.value, os.X_OK):
         return asset
-    return cache_root() / "tools" / f"{tool.value}-{recipe.version()}-{_key(recipe)}" / tool.value
+    return None
+
+
+def _where(tool: Tool, recipe: Recipe) -> Path:
+    """Return where a tool's binary is, or will be."""
+    return from_assets(tool) or cache_root() / "tools" / f"{tool.value}-{recipe.version()}-{_key(recipe)}" / tool.value
 
 
 def _key(recipe: Recipe) -> str:

@@ -4,7 +4,9 @@ import time
 
 import click
 
-from devcluster.demo import indented, stay, wait_until_ready
+from devcluster.demo import stay
+from devcluster.demo_readiness import wait_until_ready
+from devcluster.demo_terminal import Servers, indented
 from devcluster.manifests import CHART, MANIFESTS, NAMESPACE
 from devcluster.node.node import Node
 
@@ -40,7 +42,7 @@ def demo(*, once: bool, limit: float) -> None:
         click.echo("Try in another terminal, in this folder:\n")
         click.echo(indented(environment(node)))
         click.echo(indented(next_steps()))
-        stay(*node.servers)
+        stay(Servers(*node.servers))
 
 
 def install(node: Node) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from devcluster.cluster import DevCluster, Kubernetes
-from devcluster.demo import NotReadyInTime, ObjectState, indented, install, next_steps, wait_until_ready
+from devcluster.demo import install
+from devcluster.demo_readiness import NotReadyInTime, ObjectState, wait_until_ready
+from devcluster.demo_terminal import indented, next_steps
 from devcluster.process import ServerProcess
 from devcluster.tools import version
 from tests.devcluster.observe import eventually, output_until, processes_mentioning
