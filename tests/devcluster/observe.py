@@ -35,15 +35,16 @@ def alive(pid: int) -> bool:
         return Path("/proc/self").exists() is False  # without a /proc, what kill says has to do
 
 
-def processes_mentioning(text: str) -> list[int]:
-    """Return the ids of the living processes that have a text in their command line, other than this one."""
+def processes_mentioning(*texts: str) -> list[int]:
+    """Return the ids of the living processes that have all texts in their command line, other than this one."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             command = (entry / "cmdline").read_bytes()
         except (OSError, NotADirectoryError):
             continue
-        if entry.name.isdigit() and text.encode() in command and int(entry.name) != os.getpid():
+        mentioned = all(text.encode() in command for text in texts)
+        if entry.name.isdigit() and mentioned and int(entry.name) != os.getpid():
             found.append(int(entry.name))
     return [pid for pid in found if alive(pid)]
 
