@@ -1,7 +1,7 @@
 # The operator's image: a base with Python, and one directory.
 #
 # Any base with python3 (3.11 or newer, with its venv module) works: --build-arg BASE_IMAGE=NAME
-ARG BASE_IMAGE=python:3.13-slim
+ARG BASE_IMAGE=docker.io/library/python:3.13-slim
 
 FROM ${BASE_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

@@ -126,7 +126,8 @@ $(BIN)/.project: $(BIN)/.packages pyproject.toml
 # The image and generated files.
 CONTAINER_ENGINE ?= docker
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' controller/__init__.py)
-IMAGE ?= artifact-repository-controller:$(VERSION)
+# In full, as a Deployment names it: podman would put localhost/ in front of a short name.
+IMAGE ?= docker.io/library/artifact-repository-controller:$(VERSION)
 BASE_IMAGE ?=
 KIND_CLUSTER ?= kind
 
@@ -149,5 +150,8 @@ image: ## Build the operator's image (IMAGE=NAME:TAG, BASE_IMAGE=NAME, CONTAINER
 	$(CONTAINER_ENGINE) build --tag $(IMAGE) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) $(addprefix --build-arg BASE_IMAGE=,$(BASE_IMAGE)) .
 
-kind-load: ## Load the image into the nodes of a kind cluster (IMAGE=NAME:TAG, KIND_CLUSTER=NAME)
-	kind load docker-image $(IMAGE) --name $(KIND_CLUSTER)
+kind-load: ## Load the image into the nodes of a kind cluster (IMAGE=NAME:TAG, KIND_CLUSTER=NAME, CONTAINER_ENGINE=podman)
+	@mkdir -p build && rm -f build/image.tar
+	$(CONTAINER_ENGINE) save --output build/image.tar $(IMAGE)
+	kind load image-archive build/image.tar --name $(KIND_CLUSTER)
+	@rm build/image.tar

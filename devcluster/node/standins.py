@@ -35,10 +35,12 @@ def docker(binaries: Path, arguments: Sequence[str]) -> None:
                 built.write(f"{image}\n")
             engine = find_engine()
             _become(engine.build, *arguments, environment=engine.environment)
+        case ["save", "--output", archive, image]:
+            find_engine().save(image, Path(archive), docker_name(image))
         case ["push", image]:
             with tempfile.TemporaryDirectory(dir=binaries.parent) as folder:
-                find_engine().save(image, archive := Path(folder, "image.tar"), image)
-                subprocess.run([binaries / "laptop", "crane", "push", archive, image], check=True)  # noqa: S603 - ours
+                find_engine().save(image, saved := Path(folder, "image.tar"), image)
+                subprocess.run([binaries / "laptop", "crane", "push", saved, image], check=True)  # noqa: S603 - ours
         case ["inspect", "--format", "{{.State.Running}}", "kind-registry"]:
             print("true")  # noqa: T201 - the answer
         case ["inspect", "--format", "{{json .NetworkSettings.Networks.kind}}", "kind-registry"]:
@@ -59,10 +61,9 @@ def kind(binaries: Path, arguments: Sequence[str]) -> None:
     match arguments:
         case ["get", "nodes", "--name", "kind"]:
             print(NODE_NAME)  # noqa: T201 - the answer
-        case ["load", "docker-image", image, "--name", "kind"]:
-            with tempfile.TemporaryDirectory(dir=binaries.parent) as folder:
-                find_engine().save(image, archive := Path(folder, "image.tar"), docker_name(image))
-                subprocess.run([binaries / "node", "ctr", "images", "import", archive], check=True)  # noqa: S603 - ours
+        case ["load", "image-archive", archive, "--name", "kind"]:
+            with Path(archive).open("rb") as content:
+                subprocess.run([binaries / "node", "ctr", "images", "import", "-"], stdin=content, check=True)  # noqa: S603 - ours
         case _:
             sys.exit(f"kind {' '.join(arguments)}: not on this laptop")
 

@@ -5,13 +5,14 @@
 #   kind-registry:5000    inside a Pod, and for the operator
 #
 # It may be run again at any time: it starts, connects and writes only what is missing, and takes nothing away.
-# Other names: REGISTRY_NAME, REGISTRY_PORT, REGISTRY_IMAGE, KIND_CLUSTER; another engine: DOCKER=podman.
+# Other names: REGISTRY_NAME, REGISTRY_PORT, REGISTRY_IMAGE, KIND_CLUSTER; another engine: CONTAINER_ENGINE=podman.
 set -eu
 
-DOCKER=${DOCKER:-docker}
+CONTAINER_ENGINE=${CONTAINER_ENGINE:-docker}
 REGISTRY_NAME=${REGISTRY_NAME:-kind-registry}
 REGISTRY_PORT=${REGISTRY_PORT:-5001}
-REGISTRY_IMAGE=${REGISTRY_IMAGE:-registry:3}
+# registry:3.1.1, for all of its platforms. In full: podman would ask which registry is meant.
+REGISTRY_IMAGE=${REGISTRY_IMAGE:-docker.io/library/registry@sha256:1be55279f18a2fe1a74edf2664cac61c1bea305b7b4642dab412e7affdcb3e33}
 KIND_CLUSTER=${KIND_CLUSTER:-kind}
 
 nodes=$(kind get nodes --name "$KIND_CLUSTER")
@@ -20,29 +21,29 @@ if [ -z "$nodes" ]; then
     exit 1
 fi
 
-running=$("$DOCKER" inspect --format '{{.State.Running}}' "$REGISTRY_NAME" 2>/dev/null || echo absent)
+running=$("$CONTAINER_ENGINE" inspect --format '{{.State.Running}}' "$REGISTRY_NAME" 2>/dev/null || echo absent)
 case $running in
 true) ;;
 absent)
     # On loopback: it asks nobody for a password. Without the variable it would look for a collector of traces. A rootless
     # podman can connect it to a second network only if the first one is a bridge.
-    "$DOCKER" run --detach --restart always --name "$REGISTRY_NAME" --env OTEL_TRACES_EXPORTER=none --network bridge \
-        --publish "127.0.0.1:$REGISTRY_PORT:5000" "$REGISTRY_IMAGE" >/dev/null
+    "$CONTAINER_ENGINE" run --detach --restart always --name "$REGISTRY_NAME" --env OTEL_TRACES_EXPORTER=none \
+        --network bridge --publish "127.0.0.1:$REGISTRY_PORT:5000" "$REGISTRY_IMAGE" >/dev/null
     ;;
-*) "$DOCKER" start "$REGISTRY_NAME" >/dev/null ;;
+*) "$CONTAINER_ENGINE" start "$REGISTRY_NAME" >/dev/null ;;
 esac
 
-network=$("$DOCKER" inspect --format '{{json .NetworkSettings.Networks.kind}}' "$REGISTRY_NAME")
+network=$("$CONTAINER_ENGINE" inspect --format '{{json .NetworkSettings.Networks.kind}}' "$REGISTRY_NAME")
 if [ "$network" = null ]; then
-    "$DOCKER" network connect kind "$REGISTRY_NAME"
+    "$CONTAINER_ENGINE" network connect kind "$REGISTRY_NAME"
 fi
 
 for node in $nodes; do
     for host in "localhost:$REGISTRY_PORT" "$REGISTRY_NAME:5000"; do
         folder=/etc/containerd/certs.d/$host
-        "$DOCKER" exec "$node" mkdir -p "$folder"
+        "$CONTAINER_ENGINE" exec "$node" mkdir -p "$folder"
         printf '[host."http://%s:5000"]\n' "$REGISTRY_NAME" |
-            "$DOCKER" exec --interactive "$node" cp /dev/stdin "$folder/hosts.toml"
+            "$CONTAINER_ENGINE" exec --interactive "$node" cp /dev/stdin "$folder/hosts.toml"
     done
 done
 

@@ -1,6 +1,7 @@
 """manifests/kind/, tested as far as possible without a container engine."""
 
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -102,8 +103,10 @@ def test_image_is_the_one_that_make_builds(container: dict[str, Any]) -> None:
         text=True,
         check=True,
     ).stdout
-    assert f"build --tag {container['image']} " in commands
-    assert f"kind load docker-image {container['image']} --name kind" in commands
+    image = f"docker.io/library/{container['image']}"  # its whole name, which the kubelet and every engine agree on
+    assert f"docker build --tag {image} " in commands
+    assert f"docker save --output build/image.tar {image}\n" in commands
+    assert "kind load image-archive build/image.tar --name kind" in commands
     assert container["imagePullPolicy"] == "IfNotPresent"
 
 
@@ -117,10 +120,10 @@ class Engine:
     _PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$(basename "$0") $*" in
-"docker inspect --format {{.State.Running}}"*)
+"docker inspect --format {{.State.Running}}"* | "podman inspect --format {{.State.Running}}"*)
     case $STATE in absent) exit 1 ;; *) echo "$STATE" ;; esac ;;
-"docker inspect"*) echo "$NETWORK" ;;
-"docker exec --interactive"*) cat >>"$CALLS" ;;
+"docker inspect"* | "podman inspect"*) echo "$NETWORK" ;;
+"docker exec --interactive"* | "podman exec --interactive"*) cat >>"$CALLS" ;;
 "kind get nodes"*) printf '%s' "$NODES" ;;
 kubectl*) cat >"$APPLIED" ;;
 esac
@@ -131,7 +134,7 @@ esac
         self._applied = folder / "applied.yaml"
         self._path = folder / "bin"
         self._path.mkdir()
-        for name in ("docker", "kind", "kubectl"):
+        for name in ("docker", "podman", "kind", "kubectl"):
             program = self._path / name
             program.write_text(self._PROGRAM)
             program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -177,7 +180,9 @@ def test_registry_from_nothing(engine: Engine) -> None:
     assert engine.run(state="absent", network="null", nodes="kind-control-plane\nkind-worker\n") == ""
     calls = engine.calls()
     (started,) = [call for call in calls if call.startswith("docker run ")]
-    assert "--network bridge --publish 127.0.0.1:5001:5000 registry:3" in started
+    assert re.search(
+        r" --network bridge --publish 127\.0\.0\.1:5001:5000 docker\.io/library/registry@sha256:[0-9a-f]{64}$", started
+    )
     assert "docker network connect kind kind-registry" in calls
     for node in ("kind-control-plane", "kind-worker"):
         for host in ("localhost:5001", "kind-registry:5000"):
@@ -216,6 +221,15 @@ def test_other_names(engine: Engine) -> None:
     assert "5001" not in calls
     hosting = RegistryHosting.parse(engine.applied()["data"][HOSTING_KEY])
     assert hosting == RegistryHosting("localhost:5055", "localhost:5055", "reg:5000")
+
+
+def test_another_engine(engine: Engine) -> None:
+    """With CONTAINER_ENGINE=podman, podman does everything that docker does."""
+    assert engine.run(state="absent", network="null") == ""
+    by_docker = engine.calls()
+    assert engine.run(state="absent", network="null", CONTAINER_ENGINE="podman") == ""
+    assert engine.calls() == [re.sub("^docker ", "podman ", call) for call in by_docker]
+    assert any(call.startswith("podman run ") for call in engine.calls())
 
 
 def test_addresses_are_those_of_the_documentation(engine: Engine, config_map: dict[str, Any]) -> None:
