@@ -16,11 +16,11 @@ LOCK_FLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-e
 .PHONY: help install demo unit test bench campaign lint linters tools sbom audit site lock clean clean-cache
 
 help: ## Show this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(BIN)/.project ## Create .venv with pinned dependencies and this project
 
-demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --once ends it when all objects are Ready, --kubernetes=oldest, --node: on a real node, root only)
+demo: install ## Start a cluster and the operator in it, until Ctrl-C (ARGS: --tour plays its steps, --once ends it when all objects are Ready, --kubernetes=oldest, --node: on a real node, root only)
 	@exec $(BIN)/python -m devcluster demo $(ARGS)
 
 unit: install ## Run the unit tests: fast, without servers (ARGS: further arguments of pytest)
@@ -131,10 +131,13 @@ IMAGE ?= docker.io/library/artifact-repository-controller:$(VERSION)
 BASE_IMAGE ?=
 KIND_CLUSTER ?= kind
 
-.PHONY: docs manifests image kind-load chart package
+.PHONY: docs demo-pictures manifests image kind-load chart package
 
 docs: install ## Regenerate parts of the documentation, the chart's schema and the Argo CD ConfigMap
 	@$(BIN)/python -m hack.generate
+
+demo-pictures: install ## Play the demo's tour, and put its output into README.md and docs/images/
+	@$(BIN)/python -m hack.pictures
 
 manifests: install ## Regenerate manifests/ from the chart
 	@$(BIN)/python -m devcluster manifests

@@ -64,9 +64,9 @@ def steps(registry: str) -> tuple[Step, ...]:
         Step("wait", "The operator creates them in the registry", ready),
         Step("get", "uri is what a Pod's image field needs", "kubectl get artrepo"),
         Step(
-            "references",
-            "Each place has its own name for a repository; here the registry is on this machine only",
-            """kubectl get artrepo web -o jsonpath='{.status.references}{"\\n"}'""",
+            "status",
+            "status has the name for each place; here, the registry is for this machine only",
+            "kubectl get artrepo web -o yaml | sed -n '/^status:/,$p'",
         ),
         Step("push", f"Push an image, as docker push {web}:v1 would", f"registry push {web}:v1"),
         Step(
@@ -77,7 +77,7 @@ def steps(registry: str) -> tuple[Step, ...]:
         Step("stop", "An outage: the registry stops", "registry stop"),
         Step(
             "unknown",
-            "It shows once it has lasted for 5 s; up to 15 s",
+            "It shows once it has lasted for 5 s; this takes up to 15 s",
             "kubectl wait artrepo --all --for=condition=Ready=Unknown --timeout=60s",
         ),
         Step("outage", "The repositories and their names stay known", "kubectl get artrepo"),
@@ -86,7 +86,7 @@ def steps(registry: str) -> tuple[Step, ...]:
         Step("forget", "Somebody removes the repository behind the operator's back", f"registry forget {web}"),
         Step(
             "recreated",
-            "It is created again, empty; up to 10 s",
+            "It is created again, empty, within 10 s",
             "until kubectl events --for artrepo/web | grep RepositoryRecreated; do sleep 1; done",
         ),
         Step("delete", "An object is deleted at once", "kubectl delete artrepo web"),

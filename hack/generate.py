@@ -10,13 +10,12 @@ A test fails when a block or a file is stale.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from devcluster.manifests import CHART, ROOT
-from hack import argocd, benchmarks, chart, configuration, crd, operations, states
+from hack import argocd, benchmarks, blocks, chart, configuration, crd, operations, states
 
 DOCS: Final = ROOT / "docs"
 
@@ -36,12 +35,6 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
 }
 """The generator of each block, by the block's name."""
 
-_BEGIN: Final = "<!-- begin {}: written by make docs -->"
-_END: Final = "<!-- end {} -->"
-_BLOCK: Final = re.compile(
-    rf"(?P<begin>{_BEGIN.format('(?P<name>[a-z-]+)')}\n).*?(?P<end>{_END.format('(?P=name)')})", re.DOTALL
-)
-
 
 def fill(page: str) -> str:
     """Return a page with the current content in each of its generated blocks.
@@ -49,7 +42,7 @@ def fill(page: str) -> str:
     Args:
         page: The page in Markdown.
     """
-    return _BLOCK.sub(lambda found: f"{found['begin']}\n{BLOCKS[found['name']]()}\n\n{found['end']}", page)
+    return blocks.fill(page, BLOCKS, command="make docs")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from devcluster.cluster import DevCluster, Kubernetes
 from devcluster.demo import install
@@ -122,7 +123,7 @@ def test_tour(tmp_path: Path) -> None:
     outputs = {played.step.name: played.output for played in played_steps(told)}
     assert "artifactrepository.artifacts.alien.dev/web created" in outputs["apply"]
     assert re.search(r"^web +True .* RepositoryReady ", outputs["get"], re.MULTILINE)
-    assert json.loads(outputs["references"]).keys() == {"host", "containerRuntime"}
+    assert yaml.safe_load(outputs["status"])["status"]["references"].keys() == {"host", "containerRuntime"}
     assert outputs["push"].startswith("v1: digest: sha256:")
     for name in ("backend", "web"):
         assert re.search(
@@ -149,7 +150,7 @@ def played_steps(told: str) -> list[Played]:
 @pytest.mark.cluster
 def test_tour_fails_with_a_step(tmp_path: Path) -> None:
     """Where a step fails, the tour ends there with its output, the ends of the logs and exit code 1."""
-    own = kubectl_in(tmp_path / "bin", 'case "$*" in *jsonpath*references*) echo said and failed; exit 3;; esac')
+    own = kubectl_in(tmp_path / "bin", 'case "$*" in "wait artrepo --all "*) echo said and failed; exit 3;; esac')
     answer = subprocess.run(
         [*_COMMAND, "--tour"],
         capture_output=True,

@@ -46,7 +46,7 @@ def test_help_is_the_default(checkout: Path) -> None:
     names = [line.split()[1] for line in listed]
     expected = """
         help install demo unit test bench campaign lint linters tools sbom audit site lock clean clean-cache
-        docs manifests chart package image kind-load
+        docs demo-pictures manifests chart package image kind-load
     """
     assert names == expected.split()
     assert all(len(line.split()) > 3 for line in listed)
