@@ -110,6 +110,15 @@ def test_image_is_the_one_that_make_builds(container: dict[str, Any]) -> None:
     assert container["imagePullPolicy"] == "IfNotPresent"
 
 
+@pytest.mark.parametrize("file", [ROOT / "Dockerfile", EXAMPLE / "Dockerfile"], ids=["operator", "example"])
+def test_bases_are_named_in_full(file: Path) -> None:
+    """No engine has to guess from which registry a base comes."""
+    text = file.read_text()
+    names = re.findall(r"^(?:FROM|ARG BASE_IMAGE=)\s*([^$\s]+)", text, re.MULTILINE)
+    assert names
+    assert all(name.startswith("docker.io/library/") for name in names)
+
+
 class Engine:
     """Stand-ins for docker, kind and kubectl that record their calls.
 
