@@ -82,6 +82,7 @@ def steps(registry: str) -> tuple[Step, ...]:
         ),
         Step("outage", "The repositories and their names stay known", "kubectl get artrepo"),
         Step("start", "The registry is back, and the objects recover by themselves", f"registry start && {ready}"),
+        Step("recovered", "The same repositories, verified again", "kubectl get artrepo"),
         Step("events", "Events tell of both", "kubectl events --for artrepo/web"),
         Step("forget", "Somebody removes the repository behind the operator's back", f"registry forget {web}"),
         Step(

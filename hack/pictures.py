@@ -30,7 +30,7 @@ SHOWN: Final[Mapping[str, Sequence[str]]] = {
     "tour-recreated": ("forget", "recreated"),
 }
 """The steps in each block of README.md."""
-PICTURED: Final = ("apply", "wait", "get", "push", "stop", "unknown", "outage", "start")
+PICTURED: Final = ("apply", "wait", "get", "push", "stop", "unknown", "outage", "start", "recovered")
 """The steps in the picture, whose lines are short."""
 PICTURES: Final[Mapping[str, TerminalTheme]] = {"dark": MONOKAI, "light": DEFAULT_TERMINAL_THEME}
 COMMAND: Final = "make demo-pictures"
