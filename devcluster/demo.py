@@ -74,10 +74,10 @@ def demo(kubernetes: Kubernetes, *, once: bool, limit: float) -> None:
         click.echo(f"\n$ kubectl get artrepo -A\n{cluster.kubectl('get', 'artrepo', '-A')}")
         if once:
             return
-        click.echo("Try in another terminal:\n")
+        click.echo(f"{_ABOUT_TIMINGS}\n\nTry in another terminal:\n")
         click.echo(indented(environment(cluster)))
         click.echo(indented(next_steps()))
-        click.echo(f"{_ABOUT_TIMINGS}\nThe operator's log: {process.log}")
+        click.echo(f"The operator's log: {process.log}")
         stay(DemoServers(cluster, process))
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,22 @@ from tests.devcluster.observe import eventually, output_until, processes_mention
 
 _ROOT = Path(__file__).parents[2]
 _COMMAND = [sys.executable, "-m", "devcluster", "demo"]
+
+
+@contextmanager
+def started(temporary: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a demo, and end it if the test fails before it does."""
+    with subprocess.Popen(
+        [*_COMMAND, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # nothing if it has ended
 
 
 @pytest.mark.cluster
@@ -47,13 +64,7 @@ def test_once(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_what_to_try_next_works(tmp_path: Path) -> None:
     """What it prints is pasted as it is, indented, into an interactive shell; Ctrl-C then ends it quietly."""
-    with subprocess.Popen(
-        _COMMAND,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    ) as process:
+    with started(tmp_path) as process:
         told = output_until(process, "Ctrl-C ends everything")
         pasted = told.partition("Try in another terminal:")[2].partition("The operator's log:")[0]
         assert indented(next_steps()) in pasted
@@ -78,13 +89,7 @@ def test_what_to_try_next_works(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_crash_of_the_registry_ends_the_demo(tmp_path: Path) -> None:
     """A registry that ends by itself is no outage that somebody asked for: the demo fails and shows its log."""
-    with subprocess.Popen(
-        _COMMAND,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    ) as process:
+    with started(tmp_path) as process:
         output_until(process, "Ctrl-C ends everything")
         (registry,) = processes_mentioning("registry/config.yml", str(tmp_path))
         os.kill(registry, signal.SIGKILL)
@@ -168,13 +173,7 @@ def test_tour_fails_with_a_step(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_tour_can_be_interrupted(tmp_path: Path) -> None:
     """Ctrl-C ends a tour in the middle of a step, and nothing is left."""
-    with subprocess.Popen(
-        [*_COMMAND, "--tour"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    ) as process:
+    with started(tmp_path, "--tour") as process:
         output_until(process, "--for=condition=Ready=Unknown")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
