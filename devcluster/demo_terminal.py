@@ -102,7 +102,8 @@ def binaries(cluster: DevCluster) -> Path:
 
 def environment(cluster: DevCluster) -> str:
     """Return the shell line after which the commands work in another terminal."""
-    return f"export KUBECONFIG={cluster.kubeconfig} PATH={binaries(cluster)}:$PATH\n"
+    kubeconfig, commands = (shlex.quote(str(path)) for path in (cluster.kubeconfig, binaries(cluster)))
+    return f"export KUBECONFIG={kubeconfig} PATH={commands}:$PATH\n"
 
 
 def next_steps() -> str:
