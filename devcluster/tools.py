@@ -26,7 +26,7 @@ class Tool(StrEnum):
     KUBE_CONTROLLER_MANAGER = "kube-controller-manager"
     KUBECTL = "kubectl"
     DISTRIBUTION = "registry"
-    """Distribution 3, the registry that `registry:3` images run."""
+    """Distribution 3, the registry that `registry:3` images run, without the storage of clouds."""
     DOCKER_REGISTRY = "docker-registry"
     """Distribution 2.8 as Debian ships it."""
     CRANE = "crane"
@@ -184,12 +184,12 @@ def _recipe(tool: Tool) -> Recipe:
         ),
         Tool.KUBE_CONTROLLER_MANAGER: _kubernetes("kube-controller-manager", expected_seconds=110),
         Tool.KUBECTL: _kubernetes("kubectl", expected_seconds=30),
-        Tool.DISTRIBUTION: _go(
+        Tool.DISTRIBUTION: GoRecipe(
             "distribution",
-            "github.com/distribution/distribution/v3",
-            "/cmd/registry",
-            version_variable="version.version",
-            expected_seconds=60,
+            "devcluster/distribution",
+            source="github.com/distribution/distribution/v3",
+            stamps={"github.com/distribution/distribution/v3/version.version": "{version}"},
+            expected_seconds=30,
         ),
         Tool.DOCKER_REGISTRY: DebianRecipe("docker-registry", expected_version="2.8", expected_seconds=5),
         Tool.CRANE: _go("crane", "github.com/google/go-containerregistry", "/cmd/crane", expected_seconds=20),
