@@ -32,6 +32,7 @@ from controller.metrics import Metrics
 from controller.names import validate_repository_name
 from controller.reconcile.reports import RECREATED
 from devcluster.cluster import Kubernetes
+from devcluster.demo_terminal import next_steps
 from devcluster.manifests import CHART
 from devcluster.tools import version
 from hack import generate
@@ -248,6 +249,17 @@ def test_flags_in_text_are_known(page: Path) -> None:
     others = {"--wait", "--for", "--take-ownership", "--force-conflicts", "--no-cov"}  # of helm, kubectl and pytest
     text = _CODE.sub("", page.read_text())
     assert {found.partition("=")[0] for found in re.findall(r"`(--[a-z-]+)", text)} - ours - others == set()
+
+
+def test_pushes_go_to_the_name_for_laptops() -> None:
+    """Whatever is pushed by a command on a page or in the demo goes to references.host; status.uri is for `image:`."""
+    scripts = [text for page in PAGES for text in code(page, "sh")] + [next_steps()]
+    pushes = 0
+    for text in scripts:
+        for name in re.findall(r'(?:docker|podman|registry|crane) push .*?"\$\{?(\w+)', text):
+            assert re.search(rf"^{name}=.*\.status\.references\.host", text, re.MULTILINE), text
+            pushes += 1
+    assert pushes > 1
 
 
 def test_help_names_an_existing_page() -> None:
