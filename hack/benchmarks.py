@@ -186,5 +186,14 @@ def _rows(sizes: Sequence[int]) -> Iterator[Row]:
         yield Row(f"{at}: writes", f"verify/{size}/writes", _count, "0")
         at = f"outage with {size:,}"
         yield Row(f"{at}: writes for each object", f"outage/{size}/writes", _count, "≤ 2")
+        yield Row(f"{at}: events for each object", f"outage/{size}/events", _count, "≤ 2")
         yield Row(f"{at}: from the registry's return until all are Ready", f"outage/{size}/recovery", _seconds)
         yield Row(f"{at}: the same in bursts", f"outage/{size}/recovery-bursts", _count, "≤ 1.2")
+        at = f"another namespace during a burst of {size:,}"
+        yield Row(f"{at}: apply to Ready, p50", f"crowd/{size}/p50", _milliseconds)
+        yield Row(f"{at}: apply to Ready, p99", f"crowd/{size}/p99", _milliseconds, "≤ 3 times one object, p99")
+        at = f"an hour with {size:,} Ready and nothing to do"
+        yield Row(f"{at}: CPU", f"rest/{size}/cpu", _seconds)
+        yield Row(f"{at}: writes", f"rest/{size}/writes", _count, "0")
+        yield Row(f"{at}: requests to the API server", f"rest/{size}/api", _count)
+        yield Row(f"{at}: requests to the registry", f"rest/{size}/registry", _count)

@@ -39,9 +39,11 @@ def main(
     """
     counts = sorted(int(size) for size in sizes.split(","))
     timings: dict[str, str] = {}
+    rest = 120.0
     if short:
         counts, alternations, singles = [50], 1, 5
         timings = {"unavailableAfter": "1s", "probeInterval": "500ms"}
+        rest = 3.0
     output.mkdir(parents=True, exist_ok=True)
     python = sys.executable if short else interpreter(output / "venv")
 
@@ -56,6 +58,7 @@ def main(
         singles=singles,
         peer=peer,
         timings=timings,
+        rest=rest,
         python=python,
         say=lambda line: click.echo(line, err=True),
         keep=keep,

@@ -21,6 +21,7 @@ def compare(
     singles: int,
     peer: Path | None,
     timings: dict[str, Any],
+    rest: float,
     python: str | Path,
     say: Progress,
     keep: Callable[[Results], None] = lambda _: None,
@@ -33,6 +34,7 @@ def compare(
         singles: How many objects to create one after the other.
         peer: The peer's program; None: without it.
         timings: Timings in the operator's configuration that are not the default's, to shorten an outage.
+        rest: How long to measure what is used while nothing happens, in seconds.
         python: The interpreter that runs the operator.
         say: Takes a line for people after each round.
         keep: Takes what there is after each alternation.
@@ -48,11 +50,23 @@ def compare(
             for size in (1, *sizes):
                 is_last = contender is operator and size == max(sizes)
                 measured = _round(contender, size, singles, long=is_last, outage=is_last and number == 0)
+                if size == max(sizes) and contender in rivals and number == 0:
+                    measured |= _long_round(contender, size, rest)
                 figures |= measured
                 say(f"alternation {number + 1}, {contender.name}: " + _in_short(measured))
             runs.append(Run(contender.name, number, _with_cost_of_objects(figures, sizes)))
         keep(results)
     return results
+
+
+def _long_round(contender: Contender, size: int, seconds: float) -> Figures:
+    """Run what one contender does once with the largest number of objects: a crowd, and then nothing."""
+    with stage() as here:
+        crowd = scenarios.crowd(contender, here, size)
+        rest = scenarios.rest(contender, here, seconds)
+    return {f"crowd/{size}/{name}": value for name, value in crowd.items()} | {
+        f"rest/{size}/{name}": value for name, value in rest.items()
+    }
 
 
 def _round(contender: Contender, size: int, singles: int, *, long: bool, outage: bool) -> Figures:

@@ -2,17 +2,22 @@
 
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION
 from hack.benchmarks import Figures
 from tests.benchmark.contenders import floor, reconfigure
 from tests.benchmark.stage import Contender, Running, Stage
+from tests.cluster import harness
 
 _WITHIN = 600.0
 """Longest time for one wait, in seconds."""
 
 _POLL = 0.02
+_FEWEST = 5
+"""Fewest objects of another namespace that are timed during a burst."""
+
 _STATUS = "artifactrepositories/status"
 
 
@@ -125,7 +130,50 @@ def outage(operator: Contender, stage: Stage) -> Figures:
         back = time.monotonic()
         recovery = watch.wait(names, within=_WITHIN) - back
         running.cpu()
-        return {"recovery": recovery, "writes": len(running.writes()) / len(names)}
+        writes = running.writes()
+        of_status = sum(_STATUS in write for write in writes)
+        return {
+            "recovery": recovery,
+            "writes": of_status / len(names),
+            "events": (len(writes) - of_status) / len(names),
+        }
+
+
+def crowd(contender: Contender, stage: Stage, size: int) -> Figures:
+    """Measure how soon objects of another namespace are Ready while a burst is served."""
+    names = stage.create(size)
+    beside = stage.beside()
+    with (
+        stage.watch() as watch,
+        beside.watch() as seen,
+        Running(contender, stage),
+        ThreadPoolExecutor(1) as waiting,
+    ):
+        burst = waiting.submit(watch.wait, names, within=_WITHIN)
+        taken: list[float] = []
+        while not burst.done() or len(taken) < _FEWEST:
+            name, begun = f"beside-{len(taken)}", time.monotonic()
+            beside.objects.create(name)
+            taken.append(seen.wait([name], within=_WITHIN) - begun)
+        burst.result()
+    del taken[0]  # it waited for the start
+    ordered = sorted(taken)
+    return {"p50": statistics.median(ordered), "p99": ordered[int(0.99 * len(ordered))], "objects": len(ordered)}
+
+
+def rest(contender: Contender, stage: Stage, seconds: float) -> Figures:
+    """Measure what a contender costs per hour while nothing happens, all objects being Ready."""
+    with Running(contender, stage) as running:
+        cpu = running.cpu()
+        running.mark()
+        time.sleep(seconds)
+        per_hour = 3600 / seconds
+        return {
+            "cpu": (harness.cpu_seconds(running.pid) - cpu) * per_hour,
+            "writes": len(running.writes()) * per_hour,
+            "api": len(running.api_requests()) * per_hour,
+            "registry": len(running.registry_requests()) * per_hour,
+        }
 
 
 def _requested_now() -> dict[str, dict[str, dict[str, str]]]:

@@ -4,9 +4,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +21,7 @@ NAMESPACE = "bench"
 
 _QUIET_WINDOW = 0.5
 _QUIET_SHARE = 0.1
-_QUIET_WITHIN = 120.0
+_QUIET_WITHIN = 300.0
 _SILENCE = 200.0
 """Longest time without any news of an object, in seconds: an outage is told of after a minute."""
 
@@ -53,6 +53,12 @@ class Stage:
         wait_until_quiet(*(pid for pid in pids if pid is not None))
         os.sync()  # what is still to be written to the disk would slow down whoever comes next
         return names
+
+    def beside(self) -> Self:
+        """Return the same servers with another namespace, which is made."""
+        name = f"{self.objects.namespace}-beside"
+        self.objects.api.must("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        return replace(self, objects=Objects(self.objects.api, name))
 
     @contextmanager
     def watch(self) -> Iterator["ReadyWatch"]:
@@ -218,6 +224,10 @@ class Running:
     def writes(self) -> list[str]:
         """Return what it has written to the API server since the mark."""
         return self._stage.audit.writes(self._marks[0])
+
+    def api_requests(self) -> Sequence[harness.Object]:
+        """Return its requests to the API server since the mark."""
+        return self._stage.audit.since(self._marks[0])
 
     def registry_requests(self) -> list[str]:
         """Return what it has asked of the registry since the mark."""
