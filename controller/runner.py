@@ -138,6 +138,12 @@ class Runner:
             supervise("Local registry discovery", functools.partial(self._discovery.run, self._advertised))
             # Objects reconciled before the advertisement is known would be written twice.
             await self._discovery.wait_for_first_read()
+
+            def report(problem: str | None) -> None:
+                set_not_ready(problem)
+                if problem is None:
+                    self._controller.watch_established()
+
             self._controller.start(OutageReporter(self._events, registries=self._registries, sweep=self._sweep))
             listed = await enqueue_existing(self._controller, store=self._api)
             watches = Watches(
@@ -147,7 +153,7 @@ class Runner:
                 label_selector=self._scope.label_selector,
                 page_limit=self._api.watch_limit,
                 events=self._events,
-                set_not_ready=set_not_ready,
+                set_not_ready=report,
                 install_signal_handlers=install_signal_handlers,
                 rng=self._rng,
             )

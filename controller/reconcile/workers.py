@@ -51,16 +51,16 @@ class Workers:
         self._busy[lane, priority] += 1
         task.add_done_callback(free)
 
-    def is_full(self, lane: Hashable, priority: Priority, *, one_only: bool) -> bool:
+    def is_full(self, lane: Hashable, priority: Priority, *, at_most: int | None) -> bool:
         """Return whether a lane has no free worker for a priority.
 
         Args:
             lane: The lane.
             priority: The priority.
-            one_only: Whether the lane may have only one worker at present.
+            at_most: The number of workers that the lane may have at present; None for its maximum.
         """
         high, low = self._busy[lane, Priority.HIGH], self._busy[lane, Priority.LOW]
-        if high + low >= (1 if one_only else self._limit):
+        if high + low >= (self._limit if at_most is None else min(at_most, self._limit)):
             return True
         return priority is Priority.LOW and low >= max(1, self._limit // LOW_PRIORITY_SHARE)
 

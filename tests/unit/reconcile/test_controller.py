@@ -876,6 +876,25 @@ async def test_log_entries_about_an_object(world: World, caplog: pytest.LogCaptu
     assert logged() == []
 
 
+async def test_few_workers_until_the_watch_is_established(world: World) -> None:
+    """Objects that wait do not starve the list of the watch, and a watch that cannot be had does not hold them up."""
+    for established in (True, False):
+        world.registry.most_busy = 0
+        world.controller.start(world)
+        for number in range(100):
+            world.put(f"web-{established}-{number}".lower())
+        await asyncio.sleep(0.05)
+        assert world.registry.most_busy == 4
+        if established:
+            world.controller.watch_established()
+        else:
+            world.registry.latency = 70
+            await asyncio.sleep(80)
+            world.registry.latency = 0.005
+        await asyncio.sleep(100)
+        assert world.registry.most_busy == 16
+
+
 async def test_events_about_an_object(world: World) -> None:
     """None when it is created and stays Ready; one for each new reason of a failure, and one when it is Ready again."""
     world.put("web")

@@ -230,6 +230,7 @@ class World:
         self.pool.advertise(None)
         self.controller = self._make_controller(concurrent)
         self.controller.start(self)
+        self.controller.watch_established()
 
     def _make_controller(self, concurrent: int) -> Controller:
         return Controller(
