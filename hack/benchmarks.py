@@ -128,6 +128,10 @@ def _seconds(value: float) -> str:
     return f"{value:.1f} s"
 
 
+def _hundredths(value: float) -> str:
+    return f"{value:.2f} s"
+
+
 def _milliseconds(value: float) -> str:
     return f"{value * 1000:.3g} ms"
 
@@ -190,8 +194,8 @@ def _rows(sizes: Sequence[int]) -> Iterator[Row]:
         yield Row(f"{at}: from the registry's return until all are Ready", f"outage/{size}/recovery", _seconds)
         yield Row(f"{at}: the same in bursts", f"outage/{size}/recovery-bursts", _count, "≤ 1.2")
         at = f"another namespace during a burst of {size:,}"
-        yield Row(f"{at}: apply to Ready, p50", f"crowd/{size}/p50", _milliseconds)
-        yield Row(f"{at}: apply to Ready, p99", f"crowd/{size}/p99", _milliseconds, "≤ 3 times one object, p99")
+        yield Row(f"{at}: apply to Ready, p50", f"crowd/{size}/p50", _hundredths)
+        yield Row(f"{at}: apply to Ready, p99", f"crowd/{size}/p99", _hundredths, "≤ 3 times one object, p99")
         at = f"an hour with {size:,} Ready and nothing to do"
         yield Row(f"{at}: CPU", f"rest/{size}/cpu", _seconds)
         yield Row(f"{at}: writes", f"rest/{size}/writes", _count, "0")
