@@ -49,11 +49,11 @@ def report_write(
         logger.warning("%s", outcome.message, extra=fields)
         events.event(after, EventType.WARNING, outcome.reason, outcome.message)
         return
-    if isinstance(outcome, Verified) and _has_failed(old):
-        message = f"The repository is ready: {after.status.get('uri')}"
+    is_verified, message = isinstance(outcome, Verified), f"The repository is ready: {after.status.get('uri')}"
+    if is_verified and _has_failed(old):
         events.event(after, EventType.NORMAL, Reason.REPOSITORY_READY, message)
-    if isinstance(outcome, Verified) and not before.status.get("uri"):
-        logger.info("The repository is ready: %s", after.status.get("uri"), extra=fields)
+    if is_verified and not before.status.get("uri"):
+        logger.info("%s", message, extra=fields)
     elif -1 != before.status.get("observedGeneration") != after.generation:
         logger.info("Reconciled a change of spec", extra=fields)
 
