@@ -146,6 +146,7 @@ async def watch(
         # There are no peers, but without a name kopf looks up the user, which has no entry in the image's /etc/passwd.
         identity=cast(Any, NAME),  # a str; kopf does not export its type
         standalone=True,
+        memo=(),  # kopf copies it for each object; a tuple is its own copy
     )
     install_signal_handlers()
     # Not kopf.run_tasks(): it waits for, and then cancels, every task of the loop that is younger than the watch.
@@ -203,6 +204,8 @@ def _settings(label_selector: str) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     settings.process.ultimate_exiting_timeout = None  # it would kill the process after a restart of the watch
     settings.queueing.idle_timeout = 0.1  # until then, kopf keeps the last event of each object
     settings.queueing.exit_timeout = 0.1  # handlers only enqueue and need no time to finish
@@ -214,6 +217,38 @@ def _settings(label_selector: str) -> kopf.OperatorSettings:
     if label_selector:
         settings.watching.label_selectors[GROUP, PLURAL] = label_selector
     return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """No record of what was handled last. kopf builds one for each event, two deep copies of the object by default."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, **_: Any) -> None:
+        """Return nothing: an ``on.event`` handler leaves no record."""
+
+    def store(self, **_: Any) -> None:
+        """Write nothing to the object."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """No record of the handlers' progress: there is none to keep for ``on.event``."""
+
+    def fetch(self, **_: Any) -> None:
+        """Return nothing: a handler is never resumed."""
+
+    def store(self, **_: Any) -> None:
+        """Write nothing to the object."""
+
+    def purge(self, **_: Any) -> None:
+        """Remove nothing from the object."""
+
+    def touch(self, **_: Any) -> None:
+        """Write nothing to the object."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
 
 
 class _EndlessBackoffs:
