@@ -35,6 +35,8 @@ class Priority(IntEnum):
     """Resumed, resynced or retried."""
 
 
+_PRIORITIES: Final = tuple(Priority)
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
@@ -58,7 +60,7 @@ class _Lane(Generic[K]):
     """The ready keys of one lane."""
 
     def __init__(self, flow: Callable[[K], Hashable]) -> None:
-        self.ready: dict[Priority, Turns[K]] = {priority: Turns(flow) for priority in Priority}
+        self.ready: dict[Priority, Turns[K]] = {priority: Turns(flow) for priority in _PRIORITIES}
         self._high_in_a_row = 0
 
     def __len__(self) -> int:
@@ -191,7 +193,7 @@ class WorkQueue(Generic[K, T]):
         """
         self._wake(now)
         for name, lane in self._lanes.items():
-            served = [priority for priority in Priority if lane.ready[priority] and not full(name, priority)]
+            served = [priority for priority in _PRIORITIES if lane.ready[priority] and not full(name, priority)]
             if served:
                 break
         else:

@@ -128,6 +128,7 @@ class Connection:
         transport: Transport | None,
     ) -> None:
         self.endpoint: Final = Endpoint.of(binding.registry_url)
+        self._base = f"{self.endpoint}/v2"
         self._timeouts = timeouts
         self._before_request = before_request
         self._on_request = on_request
@@ -146,7 +147,7 @@ class Connection:
             path: The repository.
             target: Path and query below the repository, already quoted.
         """
-        return f"{self.endpoint}/v2/{path}/{target}"
+        return f"{self._base}/{path}/{target}"
 
     async def close(self) -> None:
         """Close all connections."""
@@ -243,17 +244,14 @@ class Connection:
         return Response(request.method, request.url, response.status_code, response.headers, body)
 
     def _outgoing(self, request: Request, authorization: str | None) -> httpx.Request:
-        headers = _headers(request.accept, request.content_type)
+        content = request.content or b""
+        headers = _headers(request.accept, request.content_type, len(content))
         if authorization is not None:
             headers = httpx.Headers([*headers.raw, (b"Authorization", authorization.encode())])
         origin, target = _split(request.url)
-        extensions = {"target": target}
-        content = request.content
-        if not request.once or content is None:
-            return httpx.Request(request.method, origin, headers=headers, content=content, extensions=extensions)
-        headers = httpx.Headers([*headers.raw, (b"Content-Length", b"%d" % len(content))])
-        stream = OneShotStream(content)
-        return httpx.Request(request.method, origin, headers=headers, stream=stream, extensions=extensions)
+        # A stream, because httpx would parse the headers to complete them for content.
+        stream = OneShotStream(content) if request.once else httpx.ByteStream(content)
+        return httpx.Request(request.method, origin, headers=headers, stream=stream, extensions={"target": target})
 
     async def _read_decoded(self, request: Request, response: httpx.Response, stream: httpx.AsyncByteStream) -> bytes:
         encoding = response.headers.get("content-encoding", "identity").lower()
@@ -317,7 +315,9 @@ def _origin(url: str) -> httpx.URL:
 
 
 @lru_cache(maxsize=16)
-def _headers(accept: str, content_type: str | None) -> httpx.Headers:
+def _headers(accept: str, content_type: str | None, length: int) -> httpx.Headers:
     # identity: responses are small, so compression is not worth its time.
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": accept}
-    return httpx.Headers(headers if content_type is None else {**headers, "Content-Type": content_type})
+    if content_type is not None:
+        headers |= {"Content-Type": content_type, "Content-Length": str(length)}
+    return httpx.Headers(headers)

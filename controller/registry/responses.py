@@ -157,11 +157,14 @@ def error_for(response: Response, *, operation: str, resource: str, endpoint: En
         resource: Id of the requested resource, for a definite not-found.
         endpoint: The server.
     """
-    status = response.status
+    status, server = response.status, str(endpoint)
     known = error_codes(response.body) or ()
-    server, cause = str(endpoint), describe(response)
-    # The order matters: a temporary failure is never read as "not found", whatever its body says.
-    if status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or TOO_MANY_REQUESTS in known:
+    # A temporary failure is never read as "not found", whatever its body says.
+    temporary = status in _TEMPORARY or status >= HTTPStatus.INTERNAL_SERVER_ERROR or TOO_MANY_REQUESTS in known
+    if not temporary and status >= HTTPStatus.BAD_REQUEST and is_not_found(response.method, status, known):
+        return ResourceNotFound(resource, endpoint=server, status=status, codes=known)
+    cause = describe(response)
+    if temporary:
         wait = parse_retry_after(response.headers.get("retry-after"), now=datetime.now(UTC), limit=MAX_RETRY_AFTER)
         limited = status == HTTPStatus.TOO_MANY_REQUESTS or TOO_MANY_REQUESTS in known
         advice = "its rate limit is reached; retried later" if limited else None
@@ -170,8 +173,6 @@ def error_for(response: Response, *, operation: str, resource: str, endpoint: En
         )
     if status < HTTPStatus.BAD_REQUEST:
         return ProtocolViolation(operation, server, f"unexpected status {cause}", status=status)
-    if is_not_found(response.method, status, known):
-        return ResourceNotFound(resource, endpoint=server, status=status, codes=known)
     class_, advice = refusal(response.method, status, known, cause)
     if class_ is NameRefused and not known:
         cause = f"{status} (name rejected)"

@@ -68,22 +68,24 @@ class NetworkTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, which must have a ``target`` extension; return once the response's headers are complete."""
+        """Send a request with a ``target`` extension and a stream; return once the response's headers are complete."""
         if self._session is None:
             self._session = self._open_session()
-        headers, is_https = request.headers, request.url.scheme == "https"
-        if self._proxy_headers and not is_https:
-            headers = httpx.Headers([*headers.raw, *httpx.Headers(self._proxy_headers).raw])
+        headers, is_https = _decoded(request.headers), request.url.scheme == "https"
+        if not is_https:
+            headers.update(self._proxy_headers)
+        origin = f"{request.url.scheme}://{request.url.netloc.decode()}"
+        stream, target = request.stream, request.extensions["target"].decode()
         response = await self._session.request(
             request.method,
-            _address(request),
+            f"{origin}{target}",
             headers=headers,
             proxy=self._proxy.url if self._proxy else None,
             proxy_headers=self._proxy_headers if is_https else None,
-            data=request.stream if isinstance(request.stream, OneShotStream) else request.content or None,
+            data=(b"".join(stream) or None) if isinstance(stream, httpx.ByteStream) else stream,
             allow_redirects=False,
             timeout=self._timeout,
-            ssl=self._trust(_origin(request)) if is_https else True,
+            ssl=self._trust(origin) if is_https else True,
         )
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Incoming(response))
 
@@ -120,13 +122,9 @@ class _Incoming(httpx.AsyncByteStream):
         self._response.release()
 
 
-def _address(request: httpx.Request) -> str:
-    target: bytes = request.extensions["target"]
-    return f"{_origin(request)}{target.decode()}"
-
-
-def _origin(request: httpx.Request) -> str:
-    return f"{request.url.scheme}://{request.url.netloc.decode()}"
+def _decoded(headers: httpx.Headers) -> dict[str, str]:
+    """Return headers of which none occurs twice, and which are ASCII; without guessing an encoding, as httpx would."""
+    return {name.decode(): value.decode() for name, value in headers.raw}
 
 
 class _SynchronisedRequest(aiohttp.ClientRequest):
