@@ -166,17 +166,28 @@ class RegistryAddresses:
         Raises:
             InvalidNameError: One of them, or ``status.uri``, is longer than clients accept.
         """
-        longest = max(filter(None, (self.uri, self.host, self.container_runtime, self.cluster_network)), key=len)
-        if (length := len(longest) + 1 + len(path)) > MAX_REFERENCE:
-            raise InvalidNameError(
-                f"reference {longest}/… has {length} characters, clients accept at most {MAX_REFERENCE}"
-            )
+        self.check_length(path)
         named = {
             "host": self.host,
             "containerRuntime": self.container_runtime,
             "clusterNetwork": self.cluster_network,
         }
         return {place: f"{address}/{path}" for place, address in named.items() if address}
+
+    def check_length(self, path: str) -> None:
+        """Check the length of the references to a repository.
+
+        Args:
+            path: The repository's path in the registry.
+
+        Raises:
+            InvalidNameError: One of them, or ``status.uri``, is longer than clients accept.
+        """
+        longest = max(filter(None, (self.uri, self.host, self.container_runtime, self.cluster_network)), key=len)
+        if (length := len(longest) + 1 + len(path)) > MAX_REFERENCE:
+            raise InvalidNameError(
+                f"reference {longest}/… has {length} characters, clients accept at most {MAX_REFERENCE}"
+            )
 
 
 def resolve_addresses(binding: RegistryBinding, hosting: RegistryHosting | None) -> RegistryAddresses:

@@ -8,7 +8,7 @@ written in the steady state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -51,7 +51,7 @@ def decide(
     now: datetime,
     timings: Timings,
     recorded: Location | None = None,
-    last_message: str | None = None,
+    own_messages: Collection[str] = (),
 ) -> Decision:
     """Return the status of an object after an attempt.
 
@@ -61,7 +61,7 @@ def decide(
         now: The time, with zone.
         timings: Intervals and deadlines.
         recorded: Where the repository in its status is; None where that is unknown, and what status says is kept.
-        last_message: The message of Ready that this process last decided on; a message of others is replaced.
+        own_messages: The messages of Ready that this process may have written; a message of others is replaced.
     """
     match outcome:
         case Verified():
@@ -69,7 +69,7 @@ def decide(
         case Suspended():
             return Decision(_suspended(repository, outcome, recorded, now))
         case Failed():
-            return _failed(repository, outcome, recorded, last_message, now, timings)
+            return _failed(repository, outcome, recorded, own_messages, now, timings)
 
 
 def merge_patch(current: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -163,7 +163,7 @@ def _failed(
     repository: ArtifactRepository,
     outcome: Failed,
     recorded: Location | None,
-    last_message: str | None,
+    own_messages: Collection[str],
     now: datetime,
     timings: Timings,
 ) -> Decision:
@@ -185,7 +185,7 @@ def _failed(
         status["repositoryName"] = outcome.repository_name
 
     ready_status = ConditionStatus.UNKNOWN if was_ready and not terminal else ConditionStatus.FALSE
-    message = _stable_message(ready, ready_status, outcome, last_message)
+    message = _stable_message(ready, ready_status, outcome, own_messages)
     conditions = {ConditionType.READY: Condition(ready_status, outcome.reason, message)}
     recheck_after = None
     if terminal:
@@ -202,15 +202,15 @@ def _failed(
 
 
 def _stable_message(
-    ready: Mapping[str, Any], ready_status: ConditionStatus, outcome: Failed, last_message: str | None
+    ready: Mapping[str, Any], ready_status: ConditionStatus, outcome: Failed, own_messages: Collection[str]
 ) -> str:
     """Return the current message if only its detail would change, which is not worth a write for each object.
 
     A message that this process did not decide on may say anything after its first words, so it is replaced.
     """
-    current = (ready.get("status"), ready.get("reason"), ready.get("message"))
-    is_own = current == (ready_status, outcome.reason, last_message)
-    return last_message if is_own and last_message and last_message.startswith(outcome.subject) else outcome.message
+    current = next((message for message in own_messages if message == ready.get("message")), None)
+    same = (ready.get("status"), ready.get("reason")) == (ready_status, outcome.reason)
+    return current if current and same and current.startswith(outcome.subject) else outcome.message
 
 
 def _handled(repository: ArtifactRepository) -> dict[str, Any]:

@@ -123,11 +123,16 @@ class ArtifactRepository:
 
     def condition(self, type_: ConditionType) -> Mapping[str, Any]:
         """Return the condition of a type; an empty mapping if there is none."""
-        for condition in self.status.get("conditions") or ():
-            if condition.get("type") == type_:
-                found: Mapping[str, Any] = condition
-                return found
-        return _NOTHING
+        return condition_of(self.status, type_)
+
+
+def condition_of(status: Mapping[str, Any], type_: ConditionType) -> Mapping[str, Any]:
+    """Return the condition of a type in a status; an empty mapping if there is none."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == type_:
+            found: Mapping[str, Any] = condition
+            return found
+    return _NOTHING
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -82,7 +82,7 @@ class Attempts:
                 repository,
                 failing_for=timedelta(seconds=0 if since is None else now - since),
                 claims=record.claims if record else NO_CLAIMS,
-                last_message=record.message if record else None,
+                own_messages=record.messages if record else (),
             )
         except LeadershipLost as error:
             logger.info("Stopped reconciling %s: %s", key, error)
@@ -113,7 +113,8 @@ class Attempts:
         if record is not None:  # it may have been forgotten while in flight
             record.ready = ready_status(result.repository)
             record.claims = result.claims
-            record.message = result.message
+            if result.claims.write is None:  # otherwise its write has to wait
+                record.note_message(result.message, result.write_error)
             record.note_attempt(now, failed=isinstance(result.outcome, Failed))
             if result.write_error is None:
                 record.api_failures = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -15,7 +15,7 @@ from controller.api.reasons import TERMINAL_REASONS, Reason
 from controller.api.status import Decision, decide, merge_patch
 from controller.api.tags import summarise
 from controller.api.target import Refusal, Target, resolve_target
-from controller.api.v1alpha1 import ArtifactRepository, Key
+from controller.api.v1alpha1 import ArtifactRepository, Key, condition_of
 from controller.errors import InvalidNameError, KubernetesError, RegistryError, RegistryUnavailable
 from controller.reconcile.breaker import BreakerState, CircuitOpen, Outage, retry_after
 from controller.reconcile.creations import CreationLimiter, Permit
@@ -107,7 +107,7 @@ class Reconciler:
         *,
         failing_for: timedelta,
         claims: Claims,
-        last_message: str | None = None,
+        own_messages: Collection[str] = (),
     ) -> Result:
         """Reconcile one object once.
 
@@ -115,7 +115,7 @@ class Reconciler:
             repository: Its newest known state.
             failing_for: How long its attempts have been failing.
             claims: The claims of the previous result.
-            last_message: The message of the previous result.
+            own_messages: The messages of Ready that this process may have written.
 
         Raises:
             LeadershipLost: This process must not act any more.
@@ -123,14 +123,14 @@ class Reconciler:
         attempt = await self._attempt(repository, failing_for, claims.creation)
         if claims.creation is not None and claims.creation is not attempt.permit:
             claims.creation.release()
-        decision = self._decide(repository, attempt.outcome, last_message)
+        decision = self._decide(repository, attempt.outcome, own_messages)
         patch = merge_patch(repository.status, decision.status)
         result = functools.partial(
             Result,
             outcome=attempt.outcome,
             registry=attempt.registry.name if attempt.registry else None,
             recreated=attempt.recreated,
-            message=replace(repository, status=decision.status).condition(ConditionType.READY).get("message", ""),
+            message=condition_of(decision.status, ConditionType.READY).get("message", ""),
         )
         if patch is not None and isinstance(attempt.outcome, Failed):
             write = claims.write or self._failure_writes.reserve()
@@ -155,14 +155,14 @@ class Reconciler:
         requeue = self._requeue(attempt, decision.recheck_after)
         return result(repository, requeue=requeue, written=patch is not None)
 
-    def _decide(self, repository: ArtifactRepository, outcome: Outcome, last_message: str | None) -> Decision:
+    def _decide(self, repository: ArtifactRepository, outcome: Outcome, own_messages: Collection[str]) -> Decision:
         return decide(
             repository,
             outcome,
             now=self._clock.now(),
             timings=self._registries.config.timings,
             recorded=None if isinstance(outcome, Verified) else recorded_location(repository, self._registries),
-            last_message=last_message,
+            own_messages=own_messages,
         )
 
     def _requeue(self, attempt: _Attempt, recheck_after: timedelta | None) -> Requeue:
@@ -231,7 +231,7 @@ class Reconciler:
         if isinstance(target, Refusal):
             return target
         try:
-            self._registries[target.registry].addresses.references(target.path)
+            self._registries[target.registry].addresses.check_length(target.path)
         except InvalidNameError as error:
             message = f"{error}; use a shorter name or pathPrefix"
             return Refusal(Reason.INVALID_NAME, message, target.registry, target.repository_name)

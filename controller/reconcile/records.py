@@ -7,8 +7,12 @@ from typing import Final
 
 from controller.api.conditions import ConditionStatus, ConditionType
 from controller.api.v1alpha1 import ArtifactRepository, Key
+from controller.errors import Conflict, KubernetesError
 from controller.reconcile.creations import Permit
 from controller.reconcile.ratelimit import Reservation
+
+_MAX_MESSAGES: Final = 4
+"""Messages that are remembered of one object, while the API server does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Record:
         failures: Consecutive attempts that are retried.
         failing_since: When its repository could first not be verified, on the monotonic clock; None if it was verified.
         api_failures: Consecutive failures of requests to the API server.
-        message: The message of Ready that was last decided on; None before the first attempt.
+        messages: The messages of Ready that may be on the object: the last one, and those whose write was not answered.
     """
 
     last_seen: float
@@ -61,7 +65,7 @@ class Record:
     failures: int = 0
     failing_since: float | None = None
     api_failures: int = 0
-    message: str | None = None
+    messages: tuple[str, ...] = ()
 
     def note_attempt(self, now: float, *, failed: bool) -> None:
         """Record whether an attempt could verify the repository.
@@ -74,6 +78,19 @@ class Record:
             self.failures, self.failing_since = 0, None
         elif self.failing_since is None:
             self.failing_since = now
+
+    def note_message(self, message: str, error: KubernetesError | None) -> None:
+        """Record the message of Ready that an attempt decided on.
+
+        Args:
+            message: The message.
+            error: Why it could not be written; None where it is on the object. Only a conflict is certain not to have
+                written it.
+        """
+        if error is None:
+            self.messages = (message,)
+        elif not isinstance(error, Conflict) and message not in self.messages:
+            self.messages = (*self.messages, message)[-_MAX_MESSAGES:]
 
 
 class Records:

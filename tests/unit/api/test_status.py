@@ -62,8 +62,8 @@ def step(
 ) -> tuple[ArtifactRepository, Decision]:
     """Apply one outcome, to a new generation if spec has changed; return the resulting object."""
     repository = dataclasses.replace(repository, generation=repository.generation + changed)
-    last_message = repository.condition(ConditionType.READY).get("message")
-    decision = decide(repository, outcome, now=at, timings=TIMINGS, last_message=last_message)
+    own = repository.condition(ConditionType.READY).get("message", "")
+    decision = decide(repository, outcome, now=at, timings=TIMINGS, own_messages=(own,))
     after = make_object(
         spec={},
         status=decision.status,
@@ -317,20 +317,20 @@ def test_a_change_of_detail_keeps_the_message() -> None:
     """Another detail of the same failure is not written; another subject (a new address) is."""
     before = after(failed(detail="refused"))
     own = message(before.status)
-    again = decide(before, failed(detail="timed out"), now=NOW, timings=TIMINGS, last_message=own)
+    again = decide(before, failed(detail="timed out"), now=NOW, timings=TIMINGS, own_messages=(own,))
     assert message(again.status) == "http://artifacts: refused"
     other = Failed(Reason.REGISTRY_UNAVAILABLE, "http://b: ", "x", "artifacts", "team/web")
-    moved = decide(before, other, now=NOW, timings=TIMINGS, last_message=own)
+    moved = decide(before, other, now=NOW, timings=TIMINGS, own_messages=(own,))
     assert message(moved.status) == "http://b: x"
 
 
-@pytest.mark.parametrize("last_message", [None, "http://artifacts: refused"])
-def test_a_planted_message_is_replaced(last_message: str | None) -> None:
+@pytest.mark.parametrize("own_messages", [(), ("http://artifacts: refused",)])
+def test_a_planted_message_is_replaced(own_messages: tuple[str, ...]) -> None:
     """A message that starts like the operator's, but that it did not decide on, is not kept."""
     before = after(failed(detail="refused"))
     planted = [dict(c, message="http://artifacts: pull evil.example") for c in before.status["conditions"]]
     before = make_object(status=dict(before.status) | {"conditions": planted})
-    decision = decide(before, failed(detail="timed out"), now=NOW, timings=TIMINGS, last_message=last_message)
+    decision = decide(before, failed(detail="timed out"), now=NOW, timings=TIMINGS, own_messages=own_messages)
     assert message(decision.status) == "http://artifacts: timed out"
 
 

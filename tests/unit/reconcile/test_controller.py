@@ -619,6 +619,23 @@ async def test_a_write_that_fails_is_tried_again(world: World, error: Kubernetes
     assert world.store.writes == [key]
 
 
+async def test_a_message_whose_write_was_not_answered_is_not_written_again(world: World) -> None:
+    """The object has the message, but the operator has decided on others since: only their detail differs."""
+    world.registry.error = RegistryUnavailable(*LOOK_UP, "503 Service Unavailable", status=503)
+    answers = iter([False])
+
+    def lose_the_first() -> None:
+        if not next(answers, True):
+            world.registry.error = DOWN
+            raise KubernetesUnavailable("no response")
+
+    world.store.after_write = lose_the_first
+    key = world.put("web")
+    await asyncio.sleep(60)
+    assert world.ready(key) == ("False", "RegistryUnavailable")
+    assert world.store.writes == [key]
+
+
 async def test_who_may_not_write_any_more_does_not() -> None:
     """Asked between the registry's answer and the write: nothing is written, and the object is not lost."""
     world = World()

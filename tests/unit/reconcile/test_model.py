@@ -8,7 +8,7 @@ registry, at each write of a status, and at the end of each step.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -331,7 +331,7 @@ class ModelReconciler(Reconciler):
         *,
         failing_for: timedelta,
         claims: Claims,
-        last_message: str | None = None,
+        own_messages: Collection[str] = (),
     ) -> Result:
         """Check that nobody else works on the object."""
         self.violations.unless(repository.key not in self.busy, f"{repository.key} is in flight twice")
@@ -340,7 +340,7 @@ class ModelReconciler(Reconciler):
         token = _at_work.set(repository)
         try:
             return await super().reconcile(
-                repository, failing_for=failing_for, claims=claims, last_message=last_message
+                repository, failing_for=failing_for, claims=claims, own_messages=own_messages
             )
         finally:
             _at_work.reset(token)

@@ -60,6 +60,7 @@ class MemoryStore:
         self.errors: list[KubernetesError] = []
         """Raised by the next writes, one each."""
         self.before_write: Callable[[], None] = lambda: None
+        self.after_write: Callable[[], None] = lambda: None
         self._version = 100
 
     def put(self, name: str, spec: Mapping[str, Any] | None = None, *, namespace: str = "team") -> ArtifactRepository:
@@ -113,7 +114,9 @@ class MemoryStore:
         if body["metadata"]["resourceVersion"] != repository.resource_version:
             raise Conflict("changed", status=409)
         self.writes.append(repository.key)
-        return self.touch(repository.key, merged(body["status"], patch))
+        written = self.touch(repository.key, merged(body["status"], patch))
+        self.after_write()
+        return written
 
     @property
     def namespaces(self) -> Sequence[str]:
