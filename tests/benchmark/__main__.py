@@ -19,6 +19,13 @@ _RECORD = ROOT / "docs" / "benchmarks.json"
 @click.option(
     "--peer", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Program of another operator."
 )
+@click.option(
+    "--python",
+    "base",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=sys.executable,
+    help="Interpreter of the operator and the floor, of the same kind as users': optimised. Default: this one.",
+)
 @click.option("--sizes", default="100,1000,10000", show_default=True, help="Numbers of objects.")
 @click.option("--alternations", type=click.IntRange(1), default=5, show_default=True, help="How often each one runs.")
 @click.option("--singles", type=click.IntRange(2), default=200, show_default=True, help="Objects one after the other.")
@@ -31,7 +38,15 @@ _RECORD = ROOT / "docs" / "benchmarks.json"
 )
 @click.option("--record", is_flag=True, help="Keep the results for the documentation, too; then: make docs.")
 def main(
-    peer: Path | None, sizes: str, alternations: int, singles: int, *, short: bool, output: Path, record: bool
+    peer: Path | None,
+    base: Path,
+    sizes: str,
+    alternations: int,
+    singles: int,
+    *,
+    short: bool,
+    output: Path,
+    record: bool,
 ) -> None:
     """Measure the operator against the bare requests and, where one is named, a peer.
 
@@ -45,7 +60,7 @@ def main(
         timings = {"unavailableAfter": "1s", "probeInterval": "500ms"}
         rest = 3.0
     output.mkdir(parents=True, exist_ok=True)
-    python = sys.executable if short else interpreter(output / "venv")
+    python = Path(sys.executable) if short else interpreter(output / "venv", base)
 
     def keep(results: Results) -> None:
         results.save(output / "results.json")

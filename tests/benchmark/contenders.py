@@ -1,7 +1,6 @@
 """Who is compared: the operator, a peer, and the floor: the same requests by a bare loop."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tests.cluster.harness import OPERATOR_AGENT, ROOT, OperatorProcess, operato
 FLOOR_AGENT = "floor"
 
 
-def operator(timings: dict[str, Any], python: str | Path) -> Contender:
+def operator(timings: dict[str, Any], python: Path) -> Contender:
     """Return the operator.
 
     Args:
@@ -48,17 +47,18 @@ def peer(binary: Path) -> Contender:
     return Contender("peer", "Go-http-client/", prepare)
 
 
-def floor(*, verify: bool = False) -> Contender:
+def floor(python: Path, *, verify: bool = False) -> Contender:
     """Return the bare loop (:mod:`tests.benchmark.floor`), with as many objects at once as the operator by default.
 
     Args:
+        python: The interpreter that runs it.
         verify: Whether it only asks for what is there.
     """
 
     def prepare(stage: Stage, directory: Path) -> ServerProcess:
         what = "verify" if verify else "create"
         at_once = Scope().concurrent // (LOW_PRIORITY_SHARE if verify else 1)
-        command = [sys.executable, "-m", "tests.benchmark.floor", stage.cluster.registry_url, what, str(at_once)]
+        command = [python, "-m", "tests.benchmark.floor", stage.cluster.registry_url, what, str(at_once)]
         return _process(stage, directory, "floor", command)
 
     return Contender("floor", FLOOR_AGENT, prepare)

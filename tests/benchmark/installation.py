@@ -14,20 +14,23 @@ _WITHIN = 600.0
 """Longest time for an installation, in seconds."""
 
 
-def interpreter(folder: Path) -> Path:
+def interpreter(folder: Path, base: Path) -> Path:
     """Return the interpreter of an environment with the packages in requirements/runtime.txt, and nothing else.
 
     Args:
         folder: Where the environment is, or is made.
+        base: The interpreter that the environment is made of.
 
     Raises:
         BuildFailed: The packages cannot be installed; the message has the end of the log.
     """
     python, installed = folder / "bin" / "python", folder / "runtime.txt"
-    if not installed.exists() or installed.read_bytes() != _LOCK.read_bytes():
-        _run(folder, sys.executable, "-m", "venv", "--clear", folder)
-        _run(folder, python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", _LOCK)
-        installed.write_bytes(_LOCK.read_bytes())
+    wanted = f"# {base}\n{_LOCK.read_text()}"
+    if not installed.exists() or installed.read_text() != wanted:
+        _run(folder, base, "-m", "venv", "--clear", "--without-pip", folder)
+        pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+        _run(folder, *pip, "install", "--require-hashes", "-r", _LOCK)
+        installed.write_text(wanted)
     return python
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def compare(
     peer: Path | None,
     timings: dict[str, Any],
     rest: float,
-    python: str | Path,
+    python: Path,
     say: Progress,
     keep: Callable[[Results], None] = lambda _: None,
 ) -> Results:
@@ -35,21 +36,22 @@ def compare(
         peer: The peer's program; None: without it.
         timings: Timings in the operator's configuration that are not the default's, to shorten an outage.
         rest: How long to measure what is used while nothing happens, in seconds.
-        python: The interpreter that runs the operator.
+        python: The interpreter that runs the operator and the floor.
         say: Takes a line for people after each round.
         keep: Takes what there is after each alternation.
     """
     operator = contenders.operator(timings, python)
     rivals = [operator, *([contenders.peer(peer)] if peer else [])]
     runs: list[Run] = []
-    results = Results(_this_machine(), sizes, runs)
+    results = Results(_environment(python), sizes, runs)
     for number in range(alternations):
         order = rivals[:: 1 if number % 2 == 0 else -1]
-        for contender in [*order, contenders.floor()] if number == 0 else order:
+        for contender in [*order, contenders.floor(python)] if number == 0 else order:
             figures: Figures = {}
             for size in (1, *sizes):
                 is_last = contender is operator and size == max(sizes)
-                measured = _round(contender, size, singles, long=is_last, outage=is_last and number == 0)
+                bare = contenders.floor(python, verify=True) if is_last else None
+                measured = _round(contender, size, singles, bare=bare, outage=is_last and number == 0)
                 if size == max(sizes) and contender in rivals and number == 0:
                     measured |= _long_round(contender, size, rest)
                 figures |= measured
@@ -69,8 +71,8 @@ def _long_round(contender: Contender, size: int, seconds: float) -> Figures:
     }
 
 
-def _round(contender: Contender, size: int, singles: int, *, long: bool, outage: bool) -> Figures:
-    """Run what one contender does with one number of objects."""
+def _round(contender: Contender, size: int, singles: int, *, bare: Contender | None, outage: bool) -> Figures:
+    """Run what one contender does with one number of objects; also verify them, if there is a bare loop to compare."""
     figures: Figures = {}
 
     def add(scenario: str, measured: Figures) -> None:
@@ -84,9 +86,9 @@ def _round(contender: Contender, size: int, singles: int, *, long: bool, outage:
             add("idle", scenarios.idle(contender, here, singles))
             return figures
         add("restart", scenarios.restart(contender, here, size))
-        if long:
+        if bare is not None:
             ready = size + 2  # a restart creates two
-            add("verify", scenarios.verify(contender, here, ready))
+            add("verify", scenarios.verify(contender, bare, here, ready))
         if outage:
             measured = scenarios.outage(contender, here)
             bursts = measured["recovery"] / figures[f"burst/{size}/seconds"]
@@ -98,11 +100,12 @@ def _in_short(figures: Figures) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
-def _this_machine() -> dict[str, str]:
+def _environment(python: Path) -> dict[str, str]:
     """Return what the results depend on: versions and hardware."""
+    command = [python, "-c", "import platform; print(platform.python_version())"]
     return {
         "operator": __version__,
-        "python": platform.python_version(),
+        "python": subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
     }
