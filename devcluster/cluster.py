@@ -348,6 +348,7 @@ class DevCluster:
             RegistryKind.DISTRIBUTION_3,
             directory=self.folder / "registry",
             port=self._registry_port,
+            program=self._binaries[Tool.DISTRIBUTION],
             environment=self._registry_environment,
             config=self._registry_config,
             progress=self._progress,

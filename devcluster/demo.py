@@ -34,7 +34,7 @@ from devcluster.demo_terminal import (
 from devcluster.demo_tour import Played, play
 from devcluster.kubectl import kubectl_on_path
 from devcluster.manifests import PERMISSIONS
-from devcluster.prebuilt import control_plane
+from devcluster.prebuilt import prebuilt_programs
 from devcluster.process import ServerProcess
 from devcluster.signals import Interrupted
 from devcluster.tools import Tool, from_assets, is_provided, provide, provide_all, version
@@ -155,12 +155,12 @@ def started_cluster(kubernetes: Kubernetes, *, whole: bool, registry_port: int |
 
 
 def existing_programs(kubernetes: Kubernetes) -> dict[Tool, Path]:
-    """Return the programs of a demo that need not be built: a downloaded control plane, and the user's own kubectl.
+    """Return the programs of a demo that need not be built: downloaded ones, and the user's own kubectl.
 
     Args:
         kubernetes: Which API server.
     """
-    programs = control_plane(kubernetes)
+    programs = prebuilt_programs(kubernetes)
     if from_assets(Tool.KUBECTL) is None and (kubectl := kubectl_on_path(_server_version(kubernetes, programs))):
         click.echo(f"Using {kubectl}")
         programs[Tool.KUBECTL] = kubectl

@@ -86,6 +86,7 @@ def prepare_registry(
     *,
     directory: Path,
     port: int | None = None,
+    program: Path | None = None,
     environment: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
     tls: Certificate | None = None,
@@ -94,7 +95,8 @@ def prepare_registry(
 ) -> Registry:
     """Return a registry that is not started yet, on a port or any free one.
 
-    The other arguments are those of `start_registry`.
+    For the Distribution kinds, ``program`` is run in place of the one that `tools.provide` returns. The other arguments
+    are those of `start_registry`.
     """
     storage = directory / "storage"
     storage.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def prepare_registry(
             file = directory / "config.yml"
             settings = _merged(_distribution_config(address, storage, tls), config or {})
             file.write_text(json.dumps(settings, indent=2))  # JSON is YAML
-            command = [provide(tool, progress=progress), "serve", file]
+            command = [program or provide(tool, progress=progress), "serve", file]
         case RegistryKind.CRANE:
             command = [provide(Tool.CRANE, progress=progress), "registry", "serve"]
             command += ["--address", address, "--disk", storage]

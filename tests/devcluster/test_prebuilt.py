@@ -1,106 +1,22 @@
-"""Prebuilt control planes: from a server on loopback that serves them well, badly, or not at all."""
+"""Prebuilt programs: what is downloaded for a demo, and when the build follows."""
 
-import hashlib
-import io
-import os
 import subprocess
 import sys
-import tarfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from devcluster import download as downloads
 from devcluster import prebuilt
 from devcluster.cluster import Kubernetes
-from devcluster.prebuilt import Archive, DownloadFailed, control_plane, download, pinned, unpacked
-from devcluster.tools import Tool
+from devcluster.download import DownloadFailed
+from devcluster.prebuilt import Release, prebuilt_programs, releases, unpacked
+from devcluster.tools import Tool, version
+from tests.devcluster.releases import Releases, archive_of, serving, silent
 
-_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
-
-
-def archive_of(*names: str) -> bytes:
-    """Return an archive as they are published, with programs that say their names."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name in names:
-            # Random bytes keep it from being compressed to nothing, so that it can be cut off.
-            content = f"#!/bin/sh\necho {name}\nexit\n".encode() + os.urandom(100_000)
-            member = tarfile.TarInfo(f"controller-tools/envtest/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def silent(_: str) -> None:
-    """Take a line of progress."""
-
-
-@dataclass
-class Releases:
-    """A server of one archive.
-
-    Args:
-        content: The archive.
-        status: What it answers with.
-        cuts: How many of its answers it cuts off half way.
-        ranges: Whether it can resume.
-        pause: Seconds that it waits before it answers.
-    """
-
-    content: bytes
-    status: int = 200
-    cuts: int = 0
-    ranges: bool = True
-    pause: float = 0.0
-    url: str = ""
-    asked: list[str] = field(default_factory=list)
-
-    def archive(self, sha512: str | None = None) -> Archive:
-        """Return what to download, with the right hash unless another one is given."""
-        return Archive(f"{self.url}/envtest.tar.gz", sha512 or hashlib.sha512(self.content).hexdigest())
-
-
-@contextmanager
-def serving(releases: Releases) -> Iterator[Releases]:
-    """Serve an archive on loopback."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            time.sleep(releases.pause)
-            self.send_response(releases.status)
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            asked = self.headers.get("Range", "all")
-            releases.asked.append(asked)
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if releases.ranges and asked != "all" else 0
-            content = releases.content[start:]
-            self.send_response(206 if start and releases.status == 200 else releases.status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if releases.cuts > 0:
-                releases.cuts -= 1
-                content = content[: len(content) // 2]
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    releases.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield releases
-    finally:
-        server.shutdown()
-        server.server_close()
+_FOLDER = "controller-tools/envtest"
+_PROGRAMS = (f"{_FOLDER}/etcd", f"{_FOLDER}/kube-apiserver", f"{_FOLDER}/kubectl")
 
 
 @pytest.fixture(autouse=True)
@@ -112,116 +28,129 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Releases, Releases]]:
+    """Serve a control plane and a registry in place of what is pinned."""
+    with (
+        serving(Releases(archive_of(*_PROGRAMS))) as control_plane,
+        serving(Releases(archive_of("registry"))) as registry,
+    ):
+
+        def served(kubernetes: Kubernetes) -> Iterator[Release]:
+            tools = (Tool.ETCD, kubernetes.apiserver, Tool.KUBECTL)
+            yield Release(control_plane.archive(), dict(zip(tools, _PROGRAMS, strict=True)))
+            yield Release(registry.archive(algorithm="sha256"), {Tool.DISTRIBUTION: "registry"})
+
+        monkeypatch.setattr(prebuilt, "releases", served)
+        yield control_plane, registry
+
+
 def test_programs_are_unpacked_once() -> None:
     """A good archive is downloaded once, and its programs can be run."""
     told: list[str] = []
-    with serving(Releases(archive_of(*_PROGRAMS))) as releases:
-        folder = unpacked(releases.archive(), _PROGRAMS, progress=told.append)
-        assert unpacked(releases.archive(), _PROGRAMS, progress=told.append) == folder
-    assert releases.asked == ["all"]
-    for name in _PROGRAMS:
+    with serving(Releases(archive_of(*_PROGRAMS, "registry"))) as served:
+        folder = unpacked(served.archive(), _PROGRAMS, progress=told.append)
+        assert unpacked(served.archive(), _PROGRAMS, progress=told.append) == folder
+    assert served.asked == ["all"]
+    for name in ("etcd", "kube-apiserver", "kubectl"):
         assert subprocess.run([folder / name], capture_output=True, text=True, check=True).stdout == f"{name}\n"
-    assert told[0].startswith("downloading envtest.tar.gz, ")
-
-
-@pytest.mark.parametrize("ranges", [True, False], ids=["resumed", "started again"])
-def test_what_was_cut_off_is_continued(tmp_path: Path, *, ranges: bool) -> None:
-    """A download that is cut off twice arrives whole, from where it ended if the server can do that."""
-    with serving(Releases(archive_of("etcd"), cuts=2, ranges=ranges)) as releases:
-        download(releases.archive(), tmp_path / "file", progress=silent)
-    assert (tmp_path / "file").read_bytes() == releases.content
-    half = len(releases.content) // 2
-    assert releases.asked[:2] == ["all", f"bytes={half}-"]
-    assert len(releases.asked) == 3
-
-
-def test_attempts_end(tmp_path: Path) -> None:
-    """A download that is always cut off fails after a few attempts."""
-    with serving(Releases(archive_of("etcd"), cuts=99)) as releases, pytest.raises(DownloadFailed, match="times"):
-        download(releases.archive(), tmp_path / "file", progress=silent)
-    assert len(releases.asked) == 4
-
-
-@pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (503, 4)])
-def test_refusals_are_reported(tmp_path: Path, status: int, asked: int) -> None:
-    """What the server refuses is reported with its status; only its own failures are tried again."""
-    releases = Releases(b"no", status=status)
-    with serving(releases), pytest.raises(DownloadFailed, match=f"HTTP {status}"):
-        download(releases.archive(), tmp_path / "file", progress=silent)
-    assert len(releases.asked) == asked
+    assert not (folder / "registry").exists()
+    assert told[0].startswith("downloading programs.tar.gz, ")
 
 
 def test_other_content_is_refused(empty_cache: Path) -> None:
     """What does not have the pinned hash is neither unpacked nor kept."""
-    releases = Releases(archive_of(*_PROGRAMS))
-    with serving(releases), pytest.raises(DownloadFailed, match="is not what was pinned"):
-        unpacked(releases.archive("0" * 128), _PROGRAMS, progress=silent)
+    with (
+        serving(Releases(archive_of("registry"))) as served,
+        pytest.raises(DownloadFailed, match="not what was pinned"),
+    ):
+        unpacked(served.archive(f"sha256:{'0' * 64}"), ["registry"], progress=silent)
     assert [path for path in empty_cache.rglob("*") if path.is_file() and not path.name.endswith(".lock")] == []
 
 
 def test_missing_program_is_reported() -> None:
     """An archive that lacks a program is refused with its name."""
     with (
-        serving(Releases(archive_of("etcd"))) as releases,
+        serving(Releases(archive_of(*_PROGRAMS[:1]))) as served,
         pytest.raises(DownloadFailed, match="has no controller-tools/envtest/kubectl"),
     ):
-        unpacked(releases.archive(), ("etcd", "kubectl"), progress=silent)
-
-
-def test_silent_host_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that takes connections and says nothing is out of reach after the time for that."""
-    monkeypatch.setattr(prebuilt, "_REACH_SECONDS", 0.2)
-    with serving(Releases(b"", pause=2.0)) as releases, pytest.raises(DownloadFailed, match="out of reach"):
-        download(releases.archive(), tmp_path / "file", progress=silent)
-    assert releases.asked == []
-
-
-def test_slow_download_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A download that takes longer than a build is ended."""
-    monkeypatch.setattr(prebuilt, "_DOWNLOAD_SECONDS", 0.0)
-    with serving(Releases(archive_of("etcd"))) as releases, pytest.raises(DownloadFailed, match="takes longer than"):
-        download(releases.archive(), tmp_path / "file", progress=silent)
+        unpacked(served.archive(), (_PROGRAMS[0], _PROGRAMS[2]), progress=silent)
 
 
 @pytest.mark.parametrize("kubernetes", Kubernetes)
 def test_every_platform_has_a_pin(kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux and macOS on both architectures have an archive each; other platforms build."""
+    """Linux and macOS have a control plane each, Linux a registry, on both architectures; other platforms build."""
     found = set()
     for system in ("linux", "darwin"):
         for machine in ("x86_64", "aarch64"):
             monkeypatch.setattr(sys, "platform", system)
             monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
-            archive = pinned(kubernetes)
-            assert archive is not None
-            assert len(bytes.fromhex(archive.sha512)) == 64
-            assert archive.name.startswith("envtest-v1.")
-            assert archive.name in archive.url
-            found.add(archive)
-    assert len(found) == 4
+            pinned = list(releases(kubernetes))
+            assert [set(release.programs) for release in pinned] == [
+                {Tool.ETCD, kubernetes.apiserver, Tool.KUBECTL},
+                *([{Tool.DISTRIBUTION}] if system == "linux" else []),
+            ]
+            for release in pinned:
+                algorithm, _, digits = release.archive.digest.partition(":")
+                assert len(bytes.fromhex(digits)) == {"sha256": 32, "sha512": 64}[algorithm]
+                found.add(release.archive)
+    assert len({archive.digest for archive in found}) == 6
+    names = {archive.name for archive in found}
+    assert f"registry_{version(Tool.DISTRIBUTION).removeprefix('v')}_linux_arm64.tar.gz" in names
+    assert any(name.startswith("envtest-v1.") and name.endswith("-darwin-arm64.tar.gz") for name in names)
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    assert pinned(kubernetes) is None
+    assert list(releases(kubernetes)) == []
 
 
-@pytest.mark.parametrize("variable", ["KUBEBUILDER_ASSETS", "NO_DOWNLOAD"])
-def test_users_choice_wins(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is downloaded where the user has a control plane, or wants none from the network."""
-    with serving(Releases(archive_of(*_PROGRAMS))) as releases:
-        monkeypatch.setattr(prebuilt, "pinned", lambda _: releases.archive())
-        monkeypatch.setenv(variable, "1")
-        assert control_plane(Kubernetes.NEWEST, progress=silent) == {}
-        assert releases.asked == []
-        monkeypatch.delenv(variable)
-        assert set(control_plane(Kubernetes.OLDEST, progress=silent)) == {
-            Tool.ETCD,
-            Tool.KUBE_APISERVER_OLDEST,
-            Tool.KUBECTL,
-        }
+def test_servers_are_downloaded(published: tuple[Releases, Releases]) -> None:
+    """Both archives are downloaded, and the programs run."""
+    programs = prebuilt_programs(Kubernetes.OLDEST, progress=silent)
+    assert set(programs) == {Tool.ETCD, Tool.KUBE_APISERVER_OLDEST, Tool.KUBECTL, Tool.DISTRIBUTION}
+    for tool, program in programs.items():
+        said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+        assert said == f"{tool.value.removesuffix('-oldest')}\n"
+    assert [served.asked for served in published] == [["all"], ["all"]]
 
 
-def test_failure_leads_to_a_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing can be downloaded, a line says why and that the build follows."""
+def test_users_choice_wins(published: tuple[Releases, Releases], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is downloaded for a user who wants nothing from the network."""
+    monkeypatch.setenv("NO_DOWNLOAD", "1")
+    assert prebuilt_programs(Kubernetes.NEWEST, progress=silent) == {}
+    assert [served.asked for served in published] == [[], []]
+
+
+def test_control_plane_of_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user has a control plane, only the registry is downloaded."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", "/opt/kubebuilder")
+    assert [set(release.programs) for release in releases(Kubernetes.NEWEST)] == [{Tool.DISTRIBUTION}]
+
+
+def test_what_was_built_is_not_downloaded(
+    published: tuple[Releases, Releases], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers that were built before are used; a kubectl is no reason for a download."""
+    built = (Tool.ETCD, Tool.KUBE_APISERVER)
+    monkeypatch.setattr(prebuilt, "is_provided", lambda tool: tool in built)
+    assert set(prebuilt_programs(Kubernetes.NEWEST, progress=silent)) == {Tool.DISTRIBUTION}
+    assert [served.asked for served in published] == [[], ["all"]]
+
+
+def test_failure_leads_to_a_build(published: tuple[Releases, Releases]) -> None:
+    """Where an archive cannot be had, a line says why and that the build follows; the other one is downloaded."""
     told: list[str] = []
-    with serving(Releases(b"", status=404)) as releases:
-        monkeypatch.setattr(prebuilt, "pinned", lambda _: releases.archive())
-        assert control_plane(Kubernetes.NEWEST, progress=told.append) == {}
-    assert "HTTP 404; building from sources instead" in told[-1]
+    published[0].status = 404
+    assert set(prebuilt_programs(Kubernetes.NEWEST, progress=told.append)) == {Tool.DISTRIBUTION}
+    assert "HTTP 404; building from sources instead" in told[0]
+
+
+def test_host_out_of_reach_is_asked_once(published: tuple[Releases, Releases], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to decide that the host does not answer is spent once, not for each archive."""
+    told: list[str] = []
+    monkeypatch.setattr(downloads, "_REACH_SECONDS", 0.2)
+    published[0].pause = 2.0
+    assert prebuilt_programs(Kubernetes.NEWEST, progress=told.append) == {}
+    assert len(told) == 1
+    assert "is out of reach" in told[0]
+    assert [served.asked for served in published] == [[], []]
