@@ -72,7 +72,7 @@ class GoRecipe:
         return _find(rf"^(?:require)?\s*{re.escape(self.source)} (v\S+)", self._go_mod())
 
     def fingerprint(self) -> str:  # noqa: D102
-        own = [path.read_text() for path in sorted(self._directory.glob("*.go"))]
+        own = [path.read_text() for path in sorted(self._directory.rglob("*.go"))]
         return _hash(self._go_mod(), (self._directory / "go.sum").read_text(), *self._flags(), self.package, *own)
 
     def build(self, scratch: Path, progress: Progress) -> Path:  # noqa: D102

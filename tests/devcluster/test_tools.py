@@ -125,7 +125,12 @@ def test_kubernetes_tells_its_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tool", "sources"), [(Tool.ETCD, ["go.mod", "go.sum"]), (Tool.STATUSJUDGE, ["go.mod", "go.sum", "main.go"])]
+    ("tool", "sources"),
+    [
+        (Tool.ETCD, ["go.mod", "go.sum"]),
+        (Tool.STATUSJUDGE, ["go.mod", "go.sum", "main.go"]),
+        (Tool.DISTRIBUTION, ["main.go", "autoexport/autoexport.go"]),
+    ],
 )
 def test_key_follows_the_sources(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tool: Tool, sources: list[str]
