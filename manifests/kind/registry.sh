@@ -11,7 +11,8 @@ set -eu
 CONTAINER_ENGINE=${CONTAINER_ENGINE:-docker}
 REGISTRY_NAME=${REGISTRY_NAME:-kind-registry}
 REGISTRY_PORT=${REGISTRY_PORT:-5001}
-# registry:3.1.1, for all of its platforms. In full: podman would ask which registry is meant.
+# registry:3.1.1 for all of its platforms, by the digest that other public projects pin for it, too. In full: podman would ask
+# which registry is meant.
 REGISTRY_IMAGE=${REGISTRY_IMAGE:-docker.io/library/registry@sha256:1be55279f18a2fe1a74edf2664cac61c1bea305b7b4642dab412e7affdcb3e33}
 KIND_CLUSTER=${KIND_CLUSTER:-kind}
 
