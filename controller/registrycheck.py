@@ -100,11 +100,17 @@ async def _answers(client: RegistryClient, binding: RegistryBinding, path: Repos
     credentials = binding.credentials
     if credentials is not None and (credentials.basic or credentials.docker_config_file):
         answers.append(await _ask(Question.LOGIN, client.log_in(), client.endpoint))
-    if answers[-1].problem is None:
-        answers.append(await _ask(Question.LIST, _list(client, path), client.endpoint))
-    if answers[-1].problem is None:
-        answers.append(await _ask(Question.PUSH, _push(client, path), client.endpoint))
-    return answers
+    if answers[-1].problem is not None:
+        return answers
+    return [*answers, *await _listed_and_pushed(client, path)]
+
+
+async def _listed_and_pushed(client: RegistryClient, path: RepositoryPath) -> list[Answer]:
+    try:
+        existed = await _exists(client, path)
+    except RegistryError as error:
+        return [Answer(Question.LIST, _problem(error, client.endpoint, Question.LIST))]
+    return [Answer(Question.LIST), await _ask(Question.PUSH, _push(client, path, existed=existed), client.endpoint)]
 
 
 def _unreachable(binding: RegistryBinding, error: RegistryError, endpoint: str) -> list[Answer]:
@@ -135,15 +141,10 @@ async def _ask(question: Question, asked: Awaitable[str | None], endpoint: str) 
     try:
         return Answer(question, note=await asked)
     except RegistryError as error:
-        return Answer(question, _problem(error, endpoint, question))
+        return Answer(question, _problem(error, endpoint))
 
 
-async def _list(client: RegistryClient, path: RepositoryPath) -> None:
-    await _exists(client, path)
-
-
-async def _push(client: RegistryClient, path: RepositoryPath) -> str | None:
-    existed = await _exists(client, path)
+async def _push(client: RegistryClient, path: RepositoryPath, *, existed: bool) -> str | None:
     await client.try_push(path)
     if existed or not await _exists(client, path):
         return None
