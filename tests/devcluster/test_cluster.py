@@ -195,3 +195,13 @@ def test_kubebuilder_assets_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert cluster.etcd._command[0] == tmp_path / "etcd"
         assert cluster.apiserver._command[0] == tmp_path / "kube-apiserver"
         assert "namespace/default" in namespaces(cluster)
+
+
+def test_prebuilt_programs_are_run(tmp_path: Path) -> None:
+    """What a demo has downloaded is what runs, the registry included."""
+    prebuilt = {tool: tmp_path / tool.value for tool in cluster_tools(controllers=False)}
+    for tool, link in prebuilt.items():
+        link.symlink_to(provide(tool))
+    with DevCluster(prebuilt=prebuilt, controllers=False):
+        for server in ("etcd", "kube-apiserver", "registry"):
+            assert len(processes_mentioning(f"{tmp_path / server}\0")) == 1
