@@ -113,9 +113,10 @@ class Attempts:
         if record is not None:  # it may have been forgotten while in flight
             record.ready = ready_status(result.repository)
             record.claims = result.claims
+            failed = isinstance(result.outcome, Failed)
             if result.claims.write is None:  # otherwise its write has to wait
-                record.note_message(result.message, result.write_error)
-            record.note_attempt(now, failed=isinstance(result.outcome, Failed))
+                record.note_message(result.message if failed else None, result.write_error)
+            record.note_attempt(now, failed=failed)
             if result.write_error is None:
                 record.api_failures = 0
             self._records.see(result.repository, now)

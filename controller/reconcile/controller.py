@@ -149,7 +149,7 @@ class Controller:
             return
         now = self._clock.monotonic()
         self._records.see(repository, now)
-        self._queue.add(repository.key, repository, now=now, priority=priority)
+        self._queue.add(repository.key, repository.packed(), now=now, priority=priority)
         self._dispatch()
 
     def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
@@ -170,7 +170,7 @@ class Controller:
         if record is not None and record.last_seen > listed:
             return
         self._records.see(repository, now)
-        self._queue.add_after(repository.key, repository, delay, now=now)
+        self._queue.add_after(repository.key, repository.packed(), delay, now=now)
         self._arm_timer()
 
     def is_overwritten(self, repository: ArtifactRepository) -> bool:
@@ -248,7 +248,7 @@ class Controller:
 
     def _lane(self, repository: ArtifactRepository) -> Hashable:
         """Return the name of the registry that an object means; None where it is not configured."""
-        name = intended_registry(repository, self._registries.config)
+        name = intended_registry(repository.unpacked(), self._registries.config)
         return name if name in self._registries else None
 
     def _arm_timer(self) -> None:
@@ -270,7 +270,7 @@ class Controller:
         requeue: Requeue = Retry(SLOW)
         try:
             self._metrics.queue_latency.observe(item.waited)
-            repository, requeue = await self._attempts.run(item.state, started)
+            repository, requeue = await self._attempts.run(item.state.unpacked(), started)
         except Exception:
             # A bug: this object must neither be lost nor stop others.
             fields = with_fields(namespace=item.key.namespace, name=item.key.name)
@@ -285,19 +285,20 @@ class Controller:
     ) -> None:
         key, now, record = item.key, self._clock.monotonic(), self._records.get(item.key)
         state = repository or item.state
+        packed = state.packed()
         match requeue:
             case Done():
-                self._queue.done(key, state, now=now)
+                self._queue.done(key, packed, now=now)
             case RequeueAfter(delay):
-                self._queue.requeue(key, state, delay + _MARGIN, now=now)
+                self._queue.requeue(key, packed, delay + _MARGIN, now=now)
             case WhenAvailable(registry, latest):
-                self._queue.requeue(key, state, _MAX_WAIT if latest is None else latest + _MARGIN, now=now)
+                self._queue.requeue(key, packed, _MAX_WAIT if latest is None else latest + _MARGIN, now=now)
                 if record is not None:
                     self._recovery.add(key, record, registry)
             case Retry(backoff, latest, earliest):
                 failures = 1 if record is None else record.failures + 1
                 delay = max(backoff.delay(failures, self._rng), earliest)
-                self._queue.requeue(key, state, delay if latest is None else min(delay, latest + _MARGIN), now=now)
+                self._queue.requeue(key, packed, delay if latest is None else min(delay, latest + _MARGIN), now=now)
                 self._metrics.retries.inc()
                 if record is not None:
                     record.failures = failures

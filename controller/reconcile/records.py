@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +55,7 @@ class Record:
         failures: Consecutive attempts that are retried.
         failing_since: When its repository could first not be verified, on the monotonic clock; None if it was verified.
         api_failures: Consecutive failures of requests to the API server.
-        messages: The messages of Ready that may be on the object: the last one, and those whose write was not answered.
+        messages: The messages of failures that may be on the object: the last one, and those whose write was not answered.
     """
 
     last_seen: float
@@ -79,17 +80,17 @@ class Record:
         elif self.failing_since is None:
             self.failing_since = now
 
-    def note_message(self, message: str, error: KubernetesError | None) -> None:
+    def note_message(self, message: str | None, error: KubernetesError | None) -> None:
         """Record the message of Ready that an attempt decided on.
 
         Args:
-            message: The message.
+            message: The message; None unless the attempt failed.
             error: Why it could not be written; None where it is on the object. Only a conflict is certain not to have
                 written it.
         """
         if error is None:
-            self.messages = (message,)
-        elif not isinstance(error, Conflict) and message not in self.messages:
+            self.messages = () if message is None else (message,)
+        elif message is not None and not isinstance(error, Conflict) and message not in self.messages:
             self.messages = (*self.messages, message)[-_MAX_MESSAGES:]
 
 
@@ -144,4 +145,5 @@ class Records:
 
 def ready_status(repository: ArtifactRepository) -> str:
     """Return the status of an object's Ready condition; Unknown without one."""
-    return str(repository.condition(ConditionType.READY).get("status", ConditionStatus.UNKNOWN))
+    status = repository.condition(ConditionType.READY).get("status", ConditionStatus.UNKNOWN)
+    return sys.intern(str(status))  # one string, whatever the number of objects
