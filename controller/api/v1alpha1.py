@@ -28,6 +28,9 @@ MAX_REQUESTED_AT: Final = 256
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
+_NEW: Final[Mapping[str, Any]] = MappingProxyType({"observedGeneration": -1})
+"""The status of a new object, by the schema's default; shared by all of them."""
+
 
 class Key(NamedTuple):
     """Namespace and name of an object."""
@@ -48,8 +51,8 @@ class PackedStatus(Mapping[str, Any]):
 
     __slots__ = ("_text",)
 
-    def __init__(self, status: Mapping[str, Any]) -> None:
-        self._text = json.dumps(dict(status), separators=(",", ":"))
+    def __init__(self, status: dict[str, Any]) -> None:
+        self._text = json.dumps(status, separators=(",", ":"))
 
     def unpacked(self) -> dict[str, Any]:
         """Return the status."""
@@ -121,12 +124,12 @@ class ArtifactRepository:
             registry=spec.get("registry"),
             suspend=bool(spec.get("suspend")),
             requested_at=None if requested_at is None else _text(requested_at)[:MAX_REQUESTED_AT],
-            status=status,
+            status=_NEW if status == _NEW else status,
         )
 
     def packed(self) -> ArtifactRepository:
         """Return this version with a packed status, to be kept while it waits."""
-        return self if isinstance(self.status, PackedStatus) else replace(self, status=PackedStatus(self.status))
+        return replace(self, status=PackedStatus(self.status)) if isinstance(self.status, dict) else self
 
     def unpacked(self) -> ArtifactRepository:
         """Return this version with a status that is fast to read."""

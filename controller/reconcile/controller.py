@@ -285,20 +285,21 @@ class Controller:
     ) -> None:
         key, now, record = item.key, self._clock.monotonic(), self._records.get(item.key)
         state = repository or item.state
-        packed = state.packed()
         match requeue:
             case Done():
-                self._queue.done(key, packed, now=now)
+                self._queue.done(key, state, now=now)
             case RequeueAfter(delay):
-                self._queue.requeue(key, packed, delay + _MARGIN, now=now)
+                self._queue.requeue(key, state.packed(), delay + _MARGIN, now=now)
             case WhenAvailable(registry, latest):
-                self._queue.requeue(key, packed, _MAX_WAIT if latest is None else latest + _MARGIN, now=now)
+                self._queue.requeue(key, state.packed(), _MAX_WAIT if latest is None else latest + _MARGIN, now=now)
                 if record is not None:
                     self._recovery.add(key, record, registry)
             case Retry(backoff, latest, earliest):
                 failures = 1 if record is None else record.failures + 1
                 delay = max(backoff.delay(failures, self._rng), earliest)
-                self._queue.requeue(key, packed, delay if latest is None else min(delay, latest + _MARGIN), now=now)
+                self._queue.requeue(
+                    key, state.packed(), delay if latest is None else min(delay, latest + _MARGIN), now=now
+                )
                 self._metrics.retries.inc()
                 if record is not None:
                     record.failures = failures
