@@ -1,6 +1,7 @@
 """Start of the program."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,39 @@ def test_imported_objects_are_frozen() -> None:
     version, state = answer.stdout.splitlines()
     assert version.startswith("artifact-repository-controller ")
     assert state == "True True"
+
+
+_LARGE_BLOCKS = """
+import atexit, ctypes, sys
+import controller.__main__ as program
+
+class Figures(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", *"123456")]
+
+def mapped():
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Figures
+    return mallinfo().hblks
+
+def report():
+    bytes(16 << 20)
+    before = mapped()
+    block = bytes(1 << 20)
+    print(mapped() - before)
+
+atexit.register(report)
+sys.argv[1:] = ["--version"]
+program.main()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such threshold")
+def test_large_blocks_are_not_in_the_heap() -> None:
+    """A large block is mapped by itself even after a larger one was freed, so it leaves no gap in the heap."""
+    answer = subprocess.run(
+        [sys.executable, "-c", _LARGE_BLOCKS], check=True, capture_output=True, text=True, timeout=60, env={}
+    )
+    assert answer.stdout.splitlines()[1] == "1"
 
 
 _TERMINATED = """
