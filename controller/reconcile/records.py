@@ -55,7 +55,7 @@ class Record:
         failures: Consecutive attempts that are retried.
         failing_since: When its repository could first not be verified, on the monotonic clock; None if it was verified.
         api_failures: Consecutive failures of requests to the API server.
-        messages: The messages of failures that may be on the object: the last one, and those whose write was not answered.
+        messages: The messages of failures that may be on the object: the last, and those whose write was not answered.
     """
 
     last_seen: float

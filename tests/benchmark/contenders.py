@@ -58,7 +58,14 @@ def floor(python: Path, *, verify: bool = False) -> Contender:
     def prepare(stage: Stage, directory: Path) -> ServerProcess:
         what = "verify" if verify else "create"
         at_once = Scope().concurrent // (LOW_PRIORITY_SHARE if verify else 1)
-        command = [python, "-m", "tests.benchmark.floor", stage.cluster.registry_url, what, str(at_once)]
+        command: list[str | Path] = [
+            python,
+            "-m",
+            "tests.benchmark.floor",
+            stage.cluster.registry_url,
+            what,
+            str(at_once),
+        ]
         return _process(stage, directory, "floor", command)
 
     return Contender("floor", FLOOR_AGENT, prepare)

@@ -102,7 +102,7 @@ def _in_short(figures: Figures) -> str:
 
 def _environment(python: Path) -> dict[str, str]:
     """Return what the results depend on: versions and hardware."""
-    command = [python, "-c", "import platform; print(platform.python_version())"]
+    command: list[str | Path] = [python, "-c", "import platform; print(platform.python_version())"]
     return {
         "operator": __version__,
         "python": subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip(),
