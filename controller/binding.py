@@ -51,6 +51,8 @@ Host = Annotated[str, AfterValidator(_check_host)]
 def _check_file(value: Path) -> Path:
     if "\0" in str(value):
         raise ValueError("must not contain a NUL character")
+    if not value.name:
+        raise ValueError("not a file: write its path, such as /etc/registries/shared/password")
     return value
 
 

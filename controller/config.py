@@ -75,7 +75,7 @@ class OperatorConfig(ConfigModel):
     def _pass_policy_down(cls, data: Any) -> Any:
         """Give each registry without a policy the general one; what is malformed is left to later validation."""
         match data:
-            case {"repositoryPolicy": policy, "registries": dict(registries)}:
+            case {"repositoryPolicy": "Any" | "Namespaced" as policy, "registries": dict(registries)}:
                 general = {"repositoryPolicy": policy}
                 passed = {name: general | one if isinstance(one, dict) else one for name, one in registries.items()}
                 return data | {"registries": passed}
@@ -86,7 +86,7 @@ class OperatorConfig(ConfigModel):
     def _check_default(self) -> Self:
         if self.default_registry not in self.registries:
             known = ", ".join(sorted(self.registries))
-            raise ValueError(f"defaultRegistry: no registry is named '{self.default_registry}': use one of: {known}")
+            raise ValueError(f"defaultRegistry: no registry is named {self.default_registry!r}: use one of: {known}")
         return self
 
     @model_validator(mode="after")

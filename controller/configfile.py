@@ -1,19 +1,20 @@
-"""The configuration file: from YAML to the models of :mod:`controller.config`, and from errors to sentences."""
+"""The configuration file: from YAML to the models of :mod:`controller.config`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import yaml
 from pydantic import ValidationError
-from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
+from yaml.parser import ParserError
+from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 from controller.binding import RegistryBinding
-from controller.config import OperatorConfig, field_names
+from controller.config import OperatorConfig
+from controller.configmessages import describe
 from controller.errors import BindingConfigInvalid, ConfigError
 
 _MAX_SIZE: Final = 1 << 20
@@ -25,10 +26,8 @@ _MAX_DEPTH: Final = 20
 _MAX_REPEATED: Final = 10_000
 """Most nodes that aliases may add to a file; without a limit, a few lines of aliases and merge keys exhaust memory."""
 
-_MAX_SENTENCE: Final = 400
-_MAX_MESSAGE: Final = 1200
-"""Longest description of one wrong field, and of all, in characters: the kubelet keeps the last 2048 bytes of a log as
-the message of a container that failed, and the message must not lose its beginning."""
+
+_HINT: Final = "; indent with spaces, and put text with '{' or ': ' in quotes"
 
 
 def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBinding) -> RegistryBinding:
@@ -46,7 +45,7 @@ def parse_binding(binding_name: str, binding: Mapping[str, Any] | RegistryBindin
     try:
         return RegistryBinding.model_validate(dict(binding))
     except ValidationError as error:
-        raise BindingConfigInvalid(binding_name, _sentences(error)) from error
+        raise BindingConfigInvalid(binding_name, describe(error)) from error
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -133,10 +132,13 @@ def read_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         problem = ": ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(f"not valid YAML: {problem}{where}") from None
+        hint = _HINT if isinstance(error, ScannerError | ParserError) else ""
+        raise ConfigError(f"not valid YAML: {problem}{where}{hint}") from None
+    except ReaderError as error:
+        raise ConfigError(f"not valid YAML: character {error.position + 1} cannot be printed: remove it") from None
     except Exception as error:
-        # PyYAML also raises built-in errors: for an invalid date, a wrong tag, deeply nested brackets.
-        raise ConfigError(f"not valid YAML: {error}") from error
+        # Built-in errors: of an invalid date, or of a number that is too long. Their text may contain the value.
+        raise ConfigError("not valid YAML: an invalid number or date: put it in quotes if it is text") from error
 
 
 def parse_config(text: str) -> OperatorConfig:
@@ -151,10 +153,16 @@ def parse_config(text: str) -> OperatorConfig:
     data = read_yaml(text)
     if not isinstance(data, dict):
         raise ConfigError("the file must be a YAML mapping with defaultRegistry and registries")
+    if "registries" not in data:
+        match data:
+            case {"kind": _, "metadata": _}:
+                raise ConfigError("this is a Kubernetes object: give the configuration itself, as in its config.yaml")
+            case {"config": dict()}:
+                raise ConfigError("these are Helm values: give the configuration itself, the content of config")
     try:
         return OperatorConfig.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ConfigError(_sentences(error)) from error
+        raise ConfigError(describe(error)) from error
 
 
 def load_config(path: Path) -> OperatorConfig:
@@ -190,55 +198,6 @@ def read_config(file: BinaryIO, *, name: str) -> OperatorConfig:
     try:
         return parse_config(content.decode())
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: cannot be read: {error}") from error
+        raise ConfigError(f"{name}: cannot be read: save it as UTF-8 (byte {error.start + 1} is not)") from error
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
-
-
-def _sentences(error: ValidationError) -> str:
-    """Say what is wrong, as far as that fits where Kubernetes shows it."""
-    details = error.errors(include_url=False, include_input=False)
-    sentences = [_shortened(_sentence(detail)) for detail in details]
-    lengths = accumulate(len(sentence) for sentence in sentences)
-    shown = max(1, sum(length <= _MAX_MESSAGE for length in lengths))
-    more = [f"and {len(sentences) - shown} more"] if shown < len(sentences) else []
-    return "; ".join([*sentences[:shown], *more])
-
-
-def _shortened(sentence: str) -> str:
-    return sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}…"
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """Describe the error of one field, starting with its path; the value may be a secret and is left out."""
-    path = ".".join(_printable(str(part)) for part in detail["loc"] if part != "[key]")
-    match detail["type"]:
-        case "extra_forbidden":
-            message = _unknown_field(str(detail["loc"][-1]))
-        case "missing":
-            message = "required, but missing"
-        case "dict_type" | "model_type":
-            message = "expected a mapping: write its fields as 'name: value', without a leading '-'"
-        case "tuple_type":
-            message = "expected a list: write [one, two]"
-        case "string_pattern_mismatch" if detail["loc"][-1] == "[key]":  # the binding names are the only such keys
-            message = "invalid name: use lower-case letters, digits and single '.', '_' or '-' between them"
-        case "too_short" if detail["loc"] == ("registries",):
-            message = "configure at least one registry, such as artifacts: {registryUrl: http://registry:5000}"
-        case "literal_error":  # `service` is the only such field
-            message = "expected the Local variant: write service: local"
-        case _:
-            message = detail["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" if path else message
-
-
-def _unknown_field(name: str) -> str:
-    """Return what to write instead of an unknown field."""
-    camel = to_camel(name)
-    if camel != name and camel in field_names():
-        return f"unknown field: write {camel} instead of {name}"
-    return "unknown field: check its spelling"
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)

@@ -51,10 +51,8 @@ _MAX_HOST: Final = 253
 _MAX_PORT: Final = 65535
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
-_HOW = (
-    "use lower-case letters and digits, separated by single '.', '_', '__' or '-', "
-    "in components joined by '/' (for example team-a/web)"
-)
+_GRAMMAR = "use lower-case letters and digits, separated by single '.', '_', '__' or '-', in components joined by '/'"
+_HOW = f"{_GRAMMAR} (for example team-a/web)"
 
 
 def validate_repository_name(name: str, *, max_length: int = MAX_REPOSITORY_NAME) -> str:
@@ -152,7 +150,8 @@ def validate_template(template: str) -> str:
         raise InvalidNameError(f"unknown placeholder {{{unknown[0]}}} in {template!r}: use {{namespace}} and {{name}}")
     if "{name}" not in template:
         raise InvalidNameError(f"{template!r} lacks {{name}}: write for example {{namespace}}/{{name}}")
-    validate_repository_name(_expand(template, namespace="ns", name="n"))
+    if not is_repository_name(_expand(template, namespace="ns", name="n")):
+        raise InvalidNameError(f"{template!r} makes no repository names: around {{namespace}} and {{name}}, {_GRAMMAR}")
     return template
 
 

@@ -57,6 +57,8 @@ def normalise_registry_url(value: str) -> str:
     text = value.strip()
     if not text:
         raise ValueError("must not be empty: write for example http://kind-registry:5000")
+    if not text.isprintable():  # urlsplit() would remove tabs and line breaks
+        raise ValueError(f"{shown(value)} is not a URL: write for example http://kind-registry:5000")
     if "@" in text:
         raise ValueError("must not carry a user or password: name the files of a Secret in credentials")
     try:

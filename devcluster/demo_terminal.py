@@ -117,13 +117,13 @@ def next_steps() -> str:
 echo '{"apiVersion": "artifacts.alien.dev/v1alpha1", "kind": "ArtifactRepository", "metadata": {"name": "mine"}}' |
   kubectl apply -f -
 kubectl wait artrepo/mine --for=condition=Ready --timeout=30s
-uri=$(kubectl get artrepo mine -o jsonpath='{.status.references.host}')
+host=$(kubectl get artrepo mine -o jsonpath='{.status.references.host}')
 
-# Push an image, as docker push $uri:v1 would, and ask the registry for its tags
-registry push "$uri:v1"
-registry tags "$uri"
+# Push an image, as docker push $host:v1 would, and ask the registry for its tags
+registry push "$host:v1"
+registry tags "$host"
 
-# Stop the registry: objects become Unknown within 15 s. When it is back they recover, and events tell of both
+# Stop the registry: objects become Unknown within 15 s, and recover when it is back; events record both
 registry stop
 kubectl wait artrepo/mine --for=condition=Ready=Unknown --timeout=60s
 kubectl get artrepo
@@ -131,13 +131,13 @@ registry start
 kubectl wait artrepo/mine --for=condition=Ready --timeout=60s
 kubectl events --for artrepo/mine
 
-# Suspend it: the operator then asks the registry for nothing
+# Suspend it: the operator no longer contacts the registry for it
 kubectl patch artrepo mine --type=merge -p '{"spec": {"suspend": true}}'
 kubectl get artrepo mine -o wide
 
 # Delete it: the object goes at once, the repository and its tags stay
 kubectl delete artrepo mine
-registry tags "$uri"
+registry tags "$host"
 """
 
 

@@ -64,16 +64,12 @@ def next_steps() -> str:
     """Return shell lines that show the rest: they are run by a test, so they work."""
     return """\
 # Push an image from the laptop, where the registry is localhost:5001 as it is with kind
-kubectl apply -f - <<END
-apiVersion: artifacts.alien.dev/v1alpha1
-kind: ArtifactRepository
-metadata: {name: mine, namespace: default}
-spec: {}
-END
+echo '{"apiVersion": "artifacts.alien.dev/v1alpha1", "kind": "ArtifactRepository", "metadata": {"name": "mine"}}' |
+  kubectl apply -f -
 kubectl wait artrepo/mine --for=condition=Ready --timeout=30s
-uri=$(kubectl get artrepo mine -o jsonpath='{.status.references.host}')
-laptop docker build -t "$uri:v1" manifests/kind/example
-laptop docker push "$uri:v1"
+host=$(kubectl get artrepo mine -o jsonpath='{.status.references.host}')
+laptop docker build -t "$host:v1" manifests/kind/example
+laptop docker push "$host:v1"
 
 # Run it in a Pod
 kubectl run mine --image="$(kubectl get artrepo mine -o jsonpath='{.status.references.containerRuntime}'):v1"
@@ -86,7 +82,7 @@ helm test artifacts -n artifact-repository-system
 
 # On the node itself; without a command, `node` and `laptop` start a shell
 node crictl ps
-laptop crane ls "$uri"
+laptop crane ls "$host"
 """
 
 

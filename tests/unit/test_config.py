@@ -106,7 +106,7 @@ def test_all_fields() -> None:
         ),
         ("defaultRegistry: a\nregistries: {a: http://r}", "registries.a: expected a mapping: write its fields as"),
         ("defaultRegistry: a\nregistries: {}", "registries: configure at least one registry, such as artifacts: {"),
-        (binding("registryURL: x"), "registries.a.registryURL: unknown field: check its spelling"),
+        (binding("registryURL: x"), "registries.a.registryURL: unknown field: write registryUrl instead"),
         (binding("service: ecr"), "registries.a.service: expected the Local variant: write service: local"),
         (binding("pathPrefix: ../x"), "registries.a.pathPrefix: '../x' is not a repository name"),
         (binding(f"pathPrefix: {'p' * 45}"), "registries.a.pathPrefix: repository name has 45 characters, at most 44"),
@@ -117,12 +117,12 @@ def test_all_fields() -> None:
         (binding("namespaces: ['[a-z]*']"), "namespaces: '[a-z]*' is not the name of a namespace"),
         (binding("namespaces: [a, ' b']"), "namespaces: ' b' is not the name of a namespace"),
         (binding("namespaces: team"), "registries.a.namespaces: expected a list: write [one, two]"),
-        (f"{MINIMAL}repositoryPolicy: Nobody", "repositoryPolicy: Input should be 'Any' or 'Namespaced'"),
+        (f"{MINIMAL}repositoryPolicy: Nobody", "repositoryPolicy: expected 'Any' or 'Namespaced'"),
         (
             binding("repositoryTemplate: '{name}'") + "repositoryPolicy: Namespaced",
             "registries.a: repositoryTemplate must start with",
         ),
-        (binding("repositoryPolicy: Nobody"), "registries.a.repositoryPolicy: Input should be 'Any' or 'Namespaced'"),
+        (binding("repositoryPolicy: Nobody"), "registries.a.repositoryPolicy: expected 'Any' or 'Namespaced'"),
         (
             binding("repositoryPolicy: Namespaced, repositoryTemplate: '{name}'"),
             "registries.a: repositoryTemplate must start with '{namespace}/' or '{namespace}.'",
@@ -175,6 +175,97 @@ def test_errors_name_the_path_of_the_field(text: str, complaint: str) -> None:
     """Each message has the path of the field and says what to write instead."""
     with pytest.raises(ConfigError, match=re.escape(complaint)):
         parse_config(text)
+
+
+TEMPLATE_WITHOUT_QUOTES = "repositoryTemplate: {namespace}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("defaultRegistry: a\nregistries:\n", "registries: configure at least one registry, such as"),
+        ("defaultRegistry: a\nregistries: {a: }", "registries.a: empty: write a value, or remove the field"),
+        (f"{MINIMAL}timings:", "timings: empty: write a value, or remove the field"),
+        (f"{MINIMAL}timings: true", "timings: expected a mapping: write its fields as 'name: value'"),
+        (f"{MINIMAL}creations: [5]", "creations: expected a mapping: write its fields as 'name: value', without a"),
+        (
+            "defaultRegistry: A\nregistries: {Team-A: {registryUrl: r}}",
+            "registries.Team-A: invalid name: use lower-case letters",
+        ),
+        ("defaultRegistry: A\nregistries: {Team-A: {registryUrl: r}}", "such as team-a"),
+        ("defaultRegistry: ä\nregistries: {ä: {registryUrl: r}}", "such as artifacts"),
+        (
+            "defaultRegistry: ''\nregistries: {'': {registryUrl: r}}",
+            "registries.'': invalid name: use lower-case",
+        ),
+        (
+            f"defaultRegistry: a\nregistries: {{{'a' * 45}: {{registryUrl: r}}}}",
+            "a: invalid name: use lower-case",
+        ),
+        (
+            "defaultRegistry: '1'\nregistries: {1: {registryUrl: r}}",
+            "registries.1: the name is not text: put it in quo",
+        ),
+        ("defaultRegistry: 1\nregistries: {a: {registryUrl: r}}", "defaultRegistry: expected text: put it in quotes"),
+        (
+            "defaultRegistry: [a]\nregistries: {a: {registryUrl: r}}",
+            "defaultRegistry: expected text, not a list or a m",
+        ),
+        ('defaultRegistry: "a\\ab"\nregistries: {a: {registryUrl: r}}', r"no registry is named 'a\x07b'"),
+        (binding("references: {host: 5001}"), "references.host: expected text: put it in quotes"),
+        (binding("tls: {caFile: 5}"), "tls.caFile: expected text: put it in quotes"),
+        (binding("tls: {caFile: ''}"), "tls.caFile: not a file: write its path, such as"),
+        (binding("allowPlainHttp: maybe"), "allowPlainHttp: expected true or false"),
+        (binding("allowPlainHttp: []"), "allowPlainHttp: expected true or false"),
+        (binding("reportTags: many"), "reportTags: expected a whole number, such as 10"),
+        (binding("reportTags: 1.5"), "reportTags: expected a whole number, such as 10"),
+        (binding("reportTags: -1"), "reportTags: must be at least 0"),
+        (binding(f"reportTags: {10**30}"), "reportTags: must be at most 100"),
+        (f"{MINIMAL}creations: {{perSecond: fast}}", "creations.perSecond: expected a number, such as 10 or 0.5"),
+        (f"{MINIMAL}creations: {{perSecond: .inf}}", "creations.perSecond: expected a number, such as 10 or 0.5"),
+        (f"{MINIMAL}creations: {{perSecond: 0}}", "creations.perSecond: must be more than 0"),
+        (f"{MINIMAL}creations: {{burst: 1000001}}", "creations.burst: must be at most 1000000"),
+        (f"{MINIMAL}creations: {{burst: {'9' * 5000}}}", "an invalid number or date: put it in quotes if it is text"),
+        (
+            binding("registry-url: x"),
+            "registries.a.registry-url: unknown field: write registryUrl instead of registry-u",
+        ),
+        (binding("pathprefix: x"), "registries.a.pathprefix: unknown field: write pathPrefix instead of pathprefix"),
+        (binding("credentials: {basic: {username: x}}"), "username: unknown field: write usernameFile instead of user"),
+        (binding("references: {laptop: x}"), "laptop: unknown field: docs/configuration.md lists all fields"),
+        (
+            binding("resyncInterval: 5m"),
+            "registries.a.resyncInterval: not a field at this place: check the indentation",
+        ),
+        ('defaultRegistry: a\nregistries: {a: {registryUrl: "http://r\\nx"}}', "is not a URL: write for example"),
+        (
+            binding("repositoryTemplate: '{{name}}'"),
+            "'{{name}}' makes no repository names: around {namespace} and {name}",
+        ),
+        (
+            f"defaultRegistry: a\nregistries:\n  a:\n    {TEMPLATE_WITHOUT_QUOTES}\n",
+            "put text with '{' or ': ' in quotes",
+        ),
+        ("defaultRegistry: a\n\tregistries: {}", "indent with spaces, and put text with"),
+        ("defaultRegistry: \0", "not valid YAML: character 18 cannot be printed: remove it"),
+        (
+            "kind: ConfigMap\nmetadata: {name: x}\ndata: {}",
+            "this is a Kubernetes object: give the configuration itself",
+        ),
+        (f"config: {{{MINIMAL.splitlines()[0]}}}", "these are Helm values: give the configuration itself"),
+    ],
+)
+def test_errors_say_what_to_write_instead(text: str, message: str) -> None:
+    """Common mistakes get advice in the words of the file, without those of pydantic, Python or the YAML parser."""
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        parse_config(text)
+    assert "Input" not in str(caught.value)
+
+
+def test_a_wrong_policy_is_reported_once() -> None:
+    """An invalid general policy is not reported again for each registry."""
+    with pytest.raises(ConfigError, match=r"^repositoryPolicy: expected 'Any' or 'Namespaced'$"):
+        parse_config(f"{MINIMAL}repositoryPolicy: any")
 
 
 def _bomb(levels: int, value: str) -> str:
@@ -317,7 +408,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "missing.yaml")
     bad = tmp_path / "bad.yaml"
     bad.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"bad\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml: cannot be read: save it as UTF-8 \(byte 1 is not\)"):
         load_config(bad)
     bad.write_text("a: b")
     with pytest.raises(ConfigError, match=r"bad\.yaml: .*a: unknown field"):

@@ -157,10 +157,10 @@ def test_a_template_result_that_is_too_long_is_rejected() -> None:
         ("", "lacks {name}"),
         ("{name}/{uid}", "unknown placeholder {uid}"),
         ("{name}/{}", "unknown placeholder {}"),
-        ("X/{name}", "not a repository name"),
-        ("../{name}", "not a repository name"),
+        ("X/{name}", "makes no repository names"),
+        ("../{name}", "makes no repository names"),
         ("{name", "lacks {name}"),
-        ("{name}}", "not a repository name"),
+        ("{name}}", "makes no repository names"),
     ],
 )
 def test_invalid_templates_are_rejected(template: str, complaint: str) -> None:
