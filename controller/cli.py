@@ -211,7 +211,7 @@ def _repository(_context: click.Context, _option: click.Parameter, name: str | N
 
 
 @main.command(
-    epilog="Exit status: 0 if everything is right, 1 if the file or a registry is not, 2 for a wrong command line."
+    epilog="Exit status: 0 if all checks pass, 1 if the file is invalid or a check fails, 2 for a wrong command line."
 )
 @click.option(
     "--config",
@@ -230,7 +230,7 @@ def _repository(_context: click.Context, _option: click.Parameter, name: str | N
     "--repository",
     metavar="NAME",
     callback=_repository,
-    help="Repository to check with --connect, without the pathPrefix. Default: one that no object can mean.",
+    help="Repository to check with --connect, without the pathPrefix. Default: one that no object can refer to.",
 )
 def check(config: Path, connect: bool, repository: str | None) -> None:
     """Validate a configuration file and show the URL of each registry, and who may use it."""

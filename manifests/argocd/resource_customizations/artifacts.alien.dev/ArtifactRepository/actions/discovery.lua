@@ -1,4 +1,4 @@
--- The operator asks nothing about a suspended object, so there is nothing to reconcile.
+-- The operator does not contact the registry for a suspended object, so there is nothing to reconcile.
 local suspended = obj.spec.suspend == true
 return {
   reconcile = {disabled = suspended},
