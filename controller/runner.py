@@ -44,7 +44,7 @@ class Scope:
     Args:
         namespaces: The namespaces to watch; empty for all.
         label_selector: Restricts the objects that are watched; empty for no restriction.
-        concurrent: Maximum concurrent reconciles per registry.
+        concurrent: Maximum concurrent reconciles per registry, fewer while the event loop lags.
     """
 
     namespaces: Sequence[str] = ()

@@ -15,6 +15,7 @@ from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.logs import with_fields
 from controller.metrics import Metrics
 from controller.reconcile.attempts import Attempts
+from controller.reconcile.concurrency import AdaptiveLimit
 from controller.reconcile.interfaces import Clock, ObjectStore
 from controller.reconcile.overwrites import Overwrites
 from controller.reconcile.reconciler import Reconciler
@@ -52,7 +53,8 @@ class Controller:
         store: Provides the newest state of an object after a conflict.
         clock: The time.
         rng: Source of all jitter.
-        max_concurrent: Maximum concurrent reconciles per registry; low-priority keys may use a quarter of them.
+        max_concurrent: Maximum concurrent reconciles per registry, fewer while the event loop lags; low-priority keys
+            may use a quarter of them.
         metrics: Metrics sink.
         writes: Notified of the results of status writes.
     """
@@ -91,7 +93,8 @@ class Controller:
             metrics=metrics,
             writes=writes,
         )
-        self._workers = Workers(max_concurrent)
+        self._workers = Workers()
+        self._limit = AdaptiveLimit(max_concurrent, clock)
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
         self._few_until = -inf
@@ -129,6 +132,7 @@ class Controller:
         self._metrics.observe_queue(lambda: 0, tuple)  # from now on another replica reports them
         if self._timer is not None:
             self._timer.cancel()
+        self._limit.stop()
         await self._recovery.stop()
         await self._workers.stop(grace=grace)
 
@@ -236,6 +240,7 @@ class Controller:
             return
         while (item := self._next_item()) is not None:
             self._workers.start(item.lane, item.priority, self._process(item), on_done=self._dispatch)
+            self._limit.measure(on_growth=self._dispatch)
         self._arm_timer()
 
     def _next_item(self) -> Item[Key, ArtifactRepository] | None:
@@ -243,8 +248,10 @@ class Controller:
         return None if now < self._writes.held_until else self._queue.get(now=now, full=self._is_full)
 
     def _is_full(self, lane: Hashable, priority: Priority) -> bool:
-        at_most = 1 if self._writes.is_cautious else _FEW if self._clock.monotonic() < self._few_until else None
-        return self._workers.is_full(lane, priority, at_most=at_most)
+        at_most = self._limit.current
+        if self._clock.monotonic() < self._few_until:
+            at_most = min(_FEW, at_most)
+        return self._workers.is_full(lane, priority, at_most=1 if self._writes.is_cautious else at_most)
 
     def _lane(self, repository: ArtifactRepository) -> Hashable:
         """Return the name of the registry that an object means; None where it is not configured."""

@@ -17,14 +17,9 @@ _MAX_RECONCILE: Final = 60.0
 
 
 class Workers:
-    """Tasks of the reconciles in progress, limited per lane: a registry that hangs occupies only its own workers.
+    """Tasks of the reconciles in progress, limited per lane: a registry that hangs occupies only its own workers."""
 
-    Args:
-        limit: Maximum per lane; low-priority keys may use a quarter of them.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._busy: Counter[tuple[Hashable, Priority]] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._afterwards: set[asyncio.Task[None]] = set()
@@ -51,18 +46,16 @@ class Workers:
         self._busy[lane, priority] += 1
         task.add_done_callback(free)
 
-    def is_full(self, lane: Hashable, priority: Priority, *, at_most: int | None) -> bool:
+    def is_full(self, lane: Hashable, priority: Priority, *, at_most: int) -> bool:
         """Return whether a lane has no free worker for a priority.
 
         Args:
             lane: The lane.
             priority: The priority.
-            at_most: The number of workers that the lane may have at present; None for its maximum.
+            at_most: The number of workers that the lane may have at present.
         """
         high, low = self._busy[lane, Priority.HIGH], self._busy[lane, Priority.LOW]
-        if high + low >= (self._limit if at_most is None else min(at_most, self._limit)):
-            return True
-        return priority is Priority.LOW and low >= max(1, self._limit // LOW_PRIORITY_SHARE)
+        return high + low >= at_most or (priority is Priority.LOW and low >= max(1, at_most // LOW_PRIORITY_SHARE))
 
     def after_these(self, action: Callable[[], Awaitable[None]]) -> None:
         """Do something in the background when the reconciles in progress have ended, or after a minute.
