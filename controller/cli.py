@@ -238,7 +238,7 @@ def check(config: Path, connect: bool, repository: str | None) -> None:
         raise click.UsageError("--repository requires --connect")
     name = "standard input" if str(config) == "-" else str(config)
     try:
-        loaded = read_config(sys.stdin.buffer, name=name) if str(config) == "-" else load_config(config)
+        loaded = _read_standard_input(name) if str(config) == "-" else load_config(config)
     except (ConfigError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{click.format_filename(name)}: valid; registries: {', '.join(sorted(loaded.registries))}")
@@ -247,6 +247,12 @@ def check(config: Path, connect: bool, repository: str | None) -> None:
         return
     for binding_name in sorted(loaded.registries):
         click.echo(_described(loaded, binding_name))
+
+
+def _read_standard_input(name: str) -> OperatorConfig:
+    if sys.stdin is None:  # closed by the shell (<&-)
+        raise ConfigError(f"{name} is closed: write the configuration to it, or name a file")
+    return read_config(sys.stdin.buffer, name=name)
 
 
 def _described(config: OperatorConfig, name: str) -> str:

@@ -177,6 +177,10 @@ def load_config(path: Path) -> OperatorConfig:
     try:
         with path.open("rb") as file:
             return read_config(file, name=str(path))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file: write it there, or name another one with --config") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: a directory: name the configuration file in it") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 

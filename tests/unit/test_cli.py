@@ -148,10 +148,24 @@ def test_what_to_write_instead(text: str, said: str) -> None:
     assert said in result.stderr
 
 
+def test_an_empty_name_is_that_of_a_directory() -> None:
+    """As an unset variable of a shell leaves it."""
+    assert check("").stderr == "Error: .: a directory: name the configuration file in it\n"
+
+
+def test_closed_standard_input() -> None:
+    """``check --config - <&-`` ends in one line."""
+    command = [sys.executable, "-m", "controller", "check", "--config", "-"]
+    script = ["sh", "-c", '"$@" <&-', "sh", *command]
+    result = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "Error: standard input is closed: write the configuration to it, or name a file\n"
+
+
 def test_a_missing_file_is_named() -> None:
-    """With what the system says."""
+    """With what to do."""
     assert check("/nonexistent/config.yaml").stderr == (
-        "Error: /nonexistent/config.yaml: cannot be read: No such file or directory\n"
+        "Error: /nonexistent/config.yaml: no such file: write it there, or name another one with --config\n"
     )
 
 
