@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, Protocol, cast
 
 import aiohttp
@@ -20,7 +20,7 @@ from controller import NAME, USER_AGENT
 from controller.api.v1alpha1 import GROUP, PLURAL, VERSION, ArtifactRepository
 from controller.backoff import OPERATOR_BACKOFF
 from controller.kube.access import ClusterAccess
-from controller.kube.watchtrace import PageLimit, Patience, WatchTrace
+from controller.kube.watchtrace import EmptyLists, Patience, WatchTrace
 from controller.reconcile.workqueue import Priority
 from controller.watchmonitor import WatchMonitor
 
@@ -51,19 +51,16 @@ class EventTarget(Protocol):
         ...
 
 
-def register_handlers(
-    registry: kopf.OperatorRegistry, target: EventTarget, *, listed: MutableMapping[str, str]
-) -> None:
+def register_handlers(registry: kopf.OperatorRegistry, target: EventTarget) -> None:
     """Register the handlers of ArtifactRepository objects.
 
     Args:
         registry: The kopf registry.
         target: Receives the objects.
-        listed: The resourceVersion of each object, by uid, that the target received before the watch started.
     """
 
     def is_news(event: kopf.RawEvent, **_: Any) -> bool:
-        return not _is_listed(event, listed) and is_relevant(event, target)
+        return is_relevant(event, target)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, when=is_news)
     async def handle_event(event: kopf.RawEvent, **_: Any) -> None:
@@ -96,25 +93,13 @@ def is_relevant(event: kopf.RawEvent, target: EventTarget) -> bool:
     return target.is_overwritten(repository)
 
 
-def _is_listed(event: kopf.RawEvent, listed: MutableMapping[str, str]) -> bool:
-    """Return whether the target has received this object of kopf's first list; the version may be its own write."""
-    if event["type"] is not None or not listed:
-        return False
-    repository = ArtifactRepository.from_body(event["object"])
-    version = listed.pop(repository.uid, None)
-    if version is None or repository.deleting:
-        return False
-    return repository.resource_version == version or repository.is_handled
-
-
 async def watch(
     target: EventTarget,
     *,
-    listed: MutableMapping[str, str],
+    on_listed: Callable[[], None],
     access: ClusterAccess,
     namespace: str = "",
     label_selector: str = "",
-    page_limit: Callable[[], int],
     monitor: WatchMonitor,
     install_signal_handlers: Callable[[], None],
 ) -> NoReturn:
@@ -122,12 +107,11 @@ async def watch(
 
     Args:
         target: Receives the objects.
-        listed: The resourceVersion of each object, by uid, that the target has received; emptied by kopf's first list.
+        on_listed: Called when the watch begins anew and knows of no object: the target must list them.
         access: Address and credentials of the API server.
         namespace: The namespace to watch; empty for all. Each has a kopf operator of its own, so that one that is
             forbidden or broken does not affect the others.
         label_selector: Restricts the objects that are watched; empty for no restriction.
-        page_limit: Returns the number of objects per page of a list.
         monitor: Notified when the API server accepts a watch, rejects one, or cannot be reached.
         install_signal_handlers: Restores the signal handlers of the process, which kopf replaces when it starts.
 
@@ -136,8 +120,8 @@ async def watch(
     """
     registry = kopf.OperatorRegistry()
     monitor.requested = False
-    register_handlers(registry, target, listed=listed)
-    kopf.on.login(registry=registry)(_Login(access, monitor, page_limit).open_session)
+    register_handlers(registry, target)
+    kopf.on.login(registry=registry)(_Login(access, monitor, on_listed).open_session)
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=_settings(label_selector),
@@ -171,13 +155,13 @@ class _Login:
     Args:
         access: Address and credentials of the API server.
         monitor: Notified of the state of the watch.
-        page_limit: Returns the number of objects per page of a list.
+        on_listed: Called when the watch begins anew.
     """
 
-    def __init__(self, access: ClusterAccess, monitor: WatchMonitor, page_limit: Callable[[], int]) -> None:
+    def __init__(self, access: ClusterAccess, monitor: WatchMonitor, on_listed: Callable[[], None]) -> None:
         self._access = access
         self._monitor = monitor
-        self._page_limit = PageLimit(PLURAL, page_limit)
+        self._empty_lists = EmptyLists(PLURAL, on_listed)
         self._delays: Iterator[float] | None = None
 
     async def open_session(self, **_: Any) -> kopf.AiohttpSession:
@@ -190,7 +174,7 @@ class _Login:
         trace = WatchTrace(PLURAL, monitor=self._monitor, on_accepted=self._reset)
         options = self._access.session_options(connections=0)
         session = aiohttp.ClientSession(
-            **{**options, "middlewares": (Patience(), self._page_limit, *options["middlewares"])},
+            **{**options, "middlewares": (Patience(), self._empty_lists, *options["middlewares"])},
             headers={"User-Agent": USER_AGENT},
             trace_configs=[trace.config],
         )
@@ -212,7 +196,6 @@ def _settings(label_selector: str) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = _EndlessBackoffs()
-    settings.watching.chunk_size = 500  # until PageLimit replaces it
     settings.watching.inactivity_timeout = _INACTIVITY_TIMEOUT
     if label_selector:
         settings.watching.label_selectors[GROUP, PLURAL] = label_selector

@@ -26,7 +26,7 @@ from controller.reconcile.controller import Controller
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.registries import ManagedRegistry, RegistryFactory, RegistryPool
-from controller.reconcile.resync import Sweep, enqueue_existing, resync_forever
+from controller.reconcile.resync import Resync, Sweep
 from controller.reconcile.writes import StatusWrites
 from controller.registry.connection import RequestRecord
 from controller.registry.local import LocalArtifactRegistry
@@ -139,28 +139,23 @@ class Runner:
             # Objects reconciled before the advertisement is known would be written twice.
             await self._discovery.wait_for_first_read()
 
-            def report(problem: str | None) -> None:
-                set_not_ready(problem)
-                if problem is None:
-                    self._controller.watch_established()
-
             self._controller.start(OutageReporter(self._events, registries=self._registries, sweep=self._sweep))
-            listed = await enqueue_existing(self._controller, store=self._api)
+            resyncs = {namespace: self._resync(namespace) for namespace in self._api.namespaces}
             watches = Watches(
                 self._controller,
                 access=self._api.access,
                 namespaces=self._api.namespaces,
                 label_selector=self._scope.label_selector,
-                page_limit=self._api.watch_limit,
+                on_listed=lambda namespace: resyncs[namespace].watch_began(),
                 events=self._events,
-                set_not_ready=report,
+                set_not_ready=set_not_ready,
                 install_signal_handlers=install_signal_handlers,
                 rng=self._rng,
             )
             self._metrics.observe_watches(watches.established)
-            supervise("The watch", functools.partial(watches.run, listed))
-            for namespace in self._api.namespaces:
-                supervise("The resync", functools.partial(self._resync, namespace))
+            supervise("The watch", watches.run)
+            for resync in resyncs.values():
+                supervise("The resync", resync.run)
             supervise("The sweep", self._sweep.run)
             supervise("Following the configuration file", self._follower.run)
             supervise("Following credential and CA files", self._follow_registry_files)
@@ -180,8 +175,8 @@ class Runner:
         await self._controller.stop(grace=grace)
         await self._registries.close()
 
-    async def _resync(self, namespace: str) -> None:
-        await resync_forever(
+    def _resync(self, namespace: str) -> Resync:
+        return Resync(
             self._controller,
             store=self._api,
             namespace=namespace,

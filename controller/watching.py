@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from controller.handlers import EventTarget, watch
@@ -25,7 +25,7 @@ class Watches:
         access: Address and credentials of the API server.
         namespaces: The namespaces to watch; one empty name for all.
         label_selector: Restricts the objects that are watched; empty for no restriction.
-        page_limit: Returns the number of objects per page of a namespace's list.
+        on_listed: Called with a namespace whose watch begins anew and knows of no object: they must be listed.
         events: Records watches that keep failing.
         set_not_ready: Called with the problem of all watches; with None while one of them is established.
         install_signal_handlers: Restores the process's own handlers, which kopf replaces.
@@ -39,7 +39,7 @@ class Watches:
         access: ClusterAccess,
         namespaces: Sequence[str],
         label_selector: str,
-        page_limit: Callable[[str], int],
+        on_listed: Callable[[str], None],
         events: EventRecorder,
         set_not_ready: Callable[[str | None], None],
         install_signal_handlers: Callable[[], None],
@@ -49,7 +49,7 @@ class Watches:
         self._access = access
         self._namespaces = namespaces
         self._label_selector = label_selector
-        self._page_limit = page_limit
+        self._on_listed = on_listed
         self._events = events
         self._install_signal_handlers = install_signal_handlers
         self._rng = rng
@@ -59,17 +59,13 @@ class Watches:
         """Return for each namespace whether its watch is established."""
         return self._states.established()
 
-    async def run(self, listed: MutableMapping[str, str]) -> None:
-        """Run until cancelled.
-
-        Args:
-            listed: The resourceVersion of each object, by uid, that the target has received.
-        """
+    async def run(self) -> None:
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             for namespace in self._namespaces:
-                group.create_task(self._watch(namespace, listed))
+                group.create_task(self._watch(namespace))
 
-    async def _watch(self, namespace: str, listed: MutableMapping[str, str]) -> NoReturn:
+    async def _watch(self, namespace: str) -> NoReturn:
         scope = f"namespace {namespace}" if namespace else "all namespaces"
         monitor = WatchMonitor(
             scope,
@@ -84,11 +80,10 @@ class Watches:
             try:
                 await watch(
                     self._target,
-                    listed=listed,
+                    on_listed=functools.partial(self._on_listed, namespace),
                     access=self._access,
                     namespace=namespace,
                     label_selector=self._label_selector,
-                    page_limit=functools.partial(self._page_limit, namespace),
                     monitor=monitor,
                     install_signal_handlers=self._install_signal_handlers,
                 )

@@ -21,7 +21,7 @@ from controller.api.v1alpha1 import API_VERSION, GROUP, KIND, PLURAL, VERSION, A
 from controller.backoff import parse_retry_after
 from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, ObjectGone
 from controller.kube.access import ClusterAccess
-from controller.kube.paging import PageTooLarge, Paging, watch_limit
+from controller.kube.paging import PageTooLarge, Paging
 
 T = TypeVar("T")
 
@@ -137,14 +137,6 @@ class KubernetesClient:
             page, token = _parsed(_page, _json_object("GET", path, text))
         paging.received(len(page), len(text))
         return page, token
-
-    def watch_limit(self, namespace: str) -> int:
-        """Return the number of objects per page for kopf's lists.
-
-        Args:
-            namespace: One of :attr:`namespaces`.
-        """
-        return watch_limit(self._heaviest.get(namespace, 0))
 
     async def check_access(self) -> None:
         """Check that the objects of at least one namespace can be read; the watches report the others.

@@ -7,9 +7,6 @@ from typing import Final
 MAX_PAGE: Final = 2 << 20
 """Maximum size of a page of more than one object, in bytes; parsed, it takes several times as much memory."""
 
-_WATCH_PAGE: Final = 8 << 20
-"""The same for the lists of kopf, whose size is estimated only."""
-
 _FIRST_LIMIT: Final = 50
 _MAX_LIMIT: Final = 500
 """Maximum number of objects per page, as in kubectl."""
@@ -51,15 +48,6 @@ class Paging:
     def rejected(self) -> None:
         """Choose a smaller limit after a page that was too large."""
         self.limit = max(1, self.limit // 4)
-
-
-def watch_limit(heaviest: int) -> int:
-    """Return the number of objects per page for kopf's lists.
-
-    Args:
-        heaviest: That of the last list (see :class:`Paging`).
-    """
-    return _fitting(_WATCH_PAGE, heaviest)
 
 
 def _fitting(budget: int, size: int) -> int:

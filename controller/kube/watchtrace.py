@@ -48,25 +48,33 @@ class Patience:
         raise AskedToWait(f"the API server returned {response.status} and asks to wait {seconds:.0f} s")
 
 
-class PageLimit:
-    """Client middleware: sets the number of objects per page of a list, which kopf has as a constant.
+class EmptyLists:
+    """Client middleware: has kopf's lists return no object, and reports each list.
+
+    kopf starts a task for each object that it lists, reads about one per turn of the event loop, and keeps a record of
+    each. The operator lists the objects itself, in pages limited by bytes: kopf watches from the resourceVersion of its
+    empty list, so a list that is started after it misses nothing.
 
     Args:
         plural: Last part of the path of the listed collections.
-        limit: Returns that number.
+        on_listed: Called when a list was accepted: the watch begins anew, and the objects must be listed.
     """
 
-    def __init__(self, plural: str, limit: Callable[[], int]) -> None:
+    def __init__(self, plural: str, on_listed: Callable[[], None]) -> None:
         self._plural = plural
-        self._limit = limit
+        self._on_listed = on_listed
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Send a request."""
-        if request.url.path.endswith(self._plural) and "limit" in request.url.query:
-            request.url = request.url.update_query(limit=self._limit())
-        return await handler(request)
+        if not request.url.path.endswith(self._plural) or "watch" in request.url.query:
+            return await handler(request)
+        request.url = request.url.update_query(fieldSelector="metadata.name=")
+        response = await handler(request)
+        if response.ok:
+            self._on_listed()
+        return response
 
 
 class WatchTrace:

@@ -35,14 +35,6 @@ _MARGIN: Final = 0.01
 _MAX_WAIT: Final = 300.0
 """Maximum wait for a registry without another reconcile, in seconds."""
 
-_FEW: Final = 4
-_MAX_FEW: Final = 60.0
-"""Workers per lane until the watch is established, and for how many seconds at most.
-
-kopf handles one object of its list per turn of the event loop: beside all workers, it would read ten thousand waiting
-objects only as fast as they are reconciled, and see nothing new until then.
-"""
-
 
 class Controller:
     """Reconciles the objects that it is notified of.
@@ -97,8 +89,6 @@ class Controller:
         self._limit = AdaptiveLimit(max_concurrent, clock)
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
-        self._few_until = -inf
-        """Until then, on the monotonic clock, each lane has few workers."""
         metrics.observe_queue(lambda: self._queue.depth, self._records.ready_statuses)
 
     @property
@@ -107,19 +97,13 @@ class Controller:
         return self._running
 
     def start(self, outages: OutageObserver) -> None:
-        """Start to reconcile, with few workers until the watch is established; requires a running event loop.
+        """Start to reconcile; requires a running event loop.
 
         Args:
             outages: Notified when an outage starts and ends.
         """
         self._running = True
-        self._few_until = self._clock.monotonic() + _MAX_FEW
         self._recovery.start(release=self._release, observer=outages)
-        self._dispatch()
-
-    def watch_established(self) -> None:
-        """Use all workers from now on."""
-        self._few_until = -inf
         self._dispatch()
 
     async def stop(self, *, grace: float) -> None:
@@ -248,10 +232,8 @@ class Controller:
         return None if now < self._writes.held_until else self._queue.get(now=now, full=self._is_full)
 
     def _is_full(self, lane: Hashable, priority: Priority) -> bool:
-        at_most = self._limit.current
-        if self._clock.monotonic() < self._few_until:
-            at_most = min(_FEW, at_most)
-        return self._workers.is_full(lane, priority, at_most=1 if self._writes.is_cautious else at_most)
+        at_most = 1 if self._writes.is_cautious else self._limit.current
+        return self._workers.is_full(lane, priority, at_most=at_most)
 
     def _lane(self, repository: ArtifactRepository) -> Hashable:
         """Return the name of the registry that an object means; None where it is not configured."""

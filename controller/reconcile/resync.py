@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from typing import Final, NoReturn, Protocol
 
@@ -21,20 +22,19 @@ logger = logging.getLogger(__name__)
 _MAX_SLEEP: Final = 1.0
 """Longest time before the interval is read again, in seconds."""
 
+_FIRST: Final = 10.0
+"""Longest time before the first list, in seconds."""
+
 _SPREAD: Final = 0.8
 """Fraction of the interval over which the objects of one resync are spread."""
 
 
-class Queue(Protocol):
-    """Receiver of objects: the controller."""
+class ResyncTarget(Protocol):
+    """The controller, as a resync uses it."""
 
     def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
         """Have an object reconciled as soon as possible."""
         ...
-
-
-class ResyncTarget(Queue, Protocol):
-    """The controller, as a resync uses it."""
 
     def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
         """Have an object reconciled within a time, unless it is queued or was reconciled since it was listed."""
@@ -45,44 +45,11 @@ class ResyncTarget(Queue, Protocol):
         ...
 
 
-async def enqueue_existing(target: Queue, *, store: ObjectStore) -> dict[str, str]:
-    """Enqueue all objects at start, those that wait to be handled before the others.
+class Resync:
+    """Lists the objects of a namespace whenever its watch begins anew, and once per interval.
 
-    kopf starts a task for each object that it lists, and an object that waits would be behind all of them.
-
-    Args:
-        target: The controller.
-        store: Lists the objects.
-
-    Returns:
-        The resourceVersion of each object, by uid; incomplete if the list failed.
-    """
-    listed: dict[str, str] = {}
-
-    async def enqueue(namespace: str) -> None:
-        try:
-            async for page in store.list_pages(namespace):
-                for object_ in page:
-                    listed[object_.uid] = object_.resource_version
-                    target.enqueue(object_, Priority.LOW if object_.is_handled else Priority.HIGH)
-        except KubernetesError as error:
-            message = "Failed to list the objects%s before the watch, which will list them: %s"
-            logger.warning(message, _within(namespace), error)
-
-    await asyncio.gather(*map(enqueue, store.namespaces))
-    return listed
-
-
-async def resync_forever(
-    target: ResyncTarget,
-    *,
-    store: ObjectStore,
-    namespace: str,
-    interval: Callable[[], float],
-    clock: Clock,
-    rng: random.Random,
-) -> None:
-    """Have all objects of a namespace verified once per interval, until cancelled.
+    When the watch begins, all objects are reconciled as soon as possible, those that wait to be handled before the
+    others; those of an interval are spread over time.
 
     Args:
         target: The controller.
@@ -93,25 +60,66 @@ async def resync_forever(
         rng: Source of jitter.
     """
 
-    def enqueue_later(object_: ArtifactRepository, listed: float) -> None:
-        target.enqueue_later(object_, rng.uniform(0, interval() * _SPREAD), listed=listed)
+    def __init__(
+        self,
+        target: ResyncTarget,
+        *,
+        store: ObjectStore,
+        namespace: str,
+        interval: Callable[[], float],
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._target = target
+        self._store = store
+        self._namespace = namespace
+        self._interval = interval
+        self._clock = clock
+        self._rng = rng
+        self._log = Throttled(logger, clock=clock.monotonic)
+        self._watch_began = asyncio.Event()
 
-    log, delays = Throttled(logger, clock=clock.monotonic), Delays(rng)
-    retry = inf
-    while True:
-        started, jitter = clock.monotonic(), rng.uniform(0.9, 1.1)
-        while clock.monotonic() < started + min(interval() * jitter, retry):  # noqa: ASYNC110 - it may shrink
-            await asyncio.sleep(min(_MAX_SLEEP, interval() / 10))
-        try:
-            await _visit_all(target, store, namespace, clock, enqueue_later)
-        except KubernetesError as error:
-            retry = delays.next(error)
-            cause = (type(error), error.status)
-            message = "Resync postponed, failed to list the objects%s: %s"
-            log.log(logging.WARNING, cause, message, _within(namespace), error)
-        else:
-            delays.reset()
-            retry = inf
+    def watch_began(self) -> None:
+        """List the objects now: the watch begins anew, and reports only what happens from now on."""
+        self._watch_began.set()
+
+    async def run(self) -> NoReturn:
+        """Run until cancelled."""
+        await self._wait(lambda: _FIRST)  # a watch that cannot be had must not hold up the objects
+        await self._list(self._enqueue)
+        while True:
+            jitter = self._rng.uniform(0.9, 1.1)
+            await self._wait(lambda jitter=jitter: self._interval() * jitter)  # type: ignore[misc]
+            await self._list(self._enqueue if self._watch_began.is_set() else self._enqueue_later)
+
+    async def _wait(self, seconds: Callable[[], float]) -> None:
+        """Wait until the watch begins, for at most so many seconds, which may shrink meanwhile."""
+        started = self._clock.monotonic()
+        while (left := started + seconds() - self._clock.monotonic()) > 0 and not self._watch_began.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._watch_began.wait(), min(_MAX_SLEEP, left, self._interval() / 10))
+
+    async def _list(self, enqueue: Callable[[ArtifactRepository, float], None]) -> None:
+        """List all objects, again with a backoff until that succeeds."""
+        delays = Delays(self._rng)
+        while True:
+            self._watch_began.clear()
+            try:
+                await _visit_all(self._target, self._store, self._namespace, self._clock, enqueue)
+            except KubernetesError as error:
+                message = "Failed to list the objects%s, retrying: %s"
+                self._log.log(logging.WARNING, (type(error), error.status), message, _within(self._namespace), error)
+                await asyncio.sleep(delays.next(error))
+                if self._watch_began.is_set():
+                    enqueue = self._enqueue
+            else:
+                return
+
+    def _enqueue(self, object_: ArtifactRepository, _listed: float) -> None:
+        self._target.enqueue(object_, Priority.LOW if object_.is_handled else Priority.HIGH)
+
+    def _enqueue_later(self, object_: ArtifactRepository, listed: float) -> None:
+        self._target.enqueue_later(object_, self._rng.uniform(0, self._interval() * _SPREAD), listed=listed)
 
 
 class Sweep:

@@ -59,7 +59,7 @@ def body(observed: int, *, deleting: bool) -> dict[str, Any]:
 async def test_events(type_: Any, observed: int, deleting: bool, expected: list[str]) -> None:
     """Create, update, resume and delete each enqueue or forget the object once; other events do nothing."""
     target = Target()
-    await deliver({"type": type_, "object": body(observed, deleting=deleting)}, target, {})
+    await deliver({"type": type_, "object": body(observed, deleting=deleting)}, target)
     assert target.calls == expected
 
 
@@ -67,35 +67,14 @@ async def test_events(type_: Any, observed: int, deleting: bool, expected: list[
 async def test_status_of_somebody_else(type_: str, expected: list[str]) -> None:
     """A change of status that is not the operator's leads to a correction."""
     target = Target(overwritten=True)
-    await deliver({"type": type_, "object": body(2, deleting=False)}, target, {})
+    await deliver({"type": type_, "object": body(2, deleting=False)}, target)
     assert target.calls == expected
 
 
-@pytest.mark.parametrize(
-    ("listed", "observed", "deleting", "expected"),
-    [
-        ("5", 2, False, []),
-        ("5", -1, False, []),
-        ("4", 2, False, []),  # the operator's own status write
-        ("4", 1, False, ["ns/web HIGH"]),
-        ("4", 2, True, ["ns/web LOW"]),  # the controller forgets it
-    ],
-)
-async def test_listed_before_the_watch(listed: str, observed: int, deleting: bool, expected: list[str]) -> None:
-    """The first list enqueues an object that was enqueued before the watch only if it changed; the next list does."""
-    target = Target()
-    known = {"uid": listed}
-    event = {"type": None, "object": body(observed, deleting=deleting)}
-    await deliver(event, target, known)
-    assert (target.calls, known) == (expected, {})
-    await deliver(event, target, known)
-    assert len(target.calls) == len(expected) + 1
-
-
-async def deliver(event: Any, target: Target, listed: dict[str, str]) -> None:
+async def deliver(event: Any, target: Target) -> None:
     """Call the handlers whose predicate accepts an event, as kopf does."""
     registry = kopf.OperatorRegistry()
-    register_handlers(registry, target, listed=listed)
+    register_handlers(registry, target)
     for handler in registry._watching.get_all_handlers():
         if handler.when is None or handler.when(event=event):  # type: ignore[call-arg]
             await handler.fn(event=event)  # type: ignore[call-arg, misc]

@@ -21,7 +21,7 @@ from controller.kube.access import ClusterAccess
 from controller.kube.client import KubernetesClient
 from controller.kube.kubeconfig import KubeconfigSource
 from controller.kube.paging import MAX_PAGE
-from controller.kube.watchtrace import AskedToWait, PageLimit, Patience
+from controller.kube.watchtrace import AskedToWait, EmptyLists, Patience
 from tests.fakes.raw_server import RawServer, Writer, raw_server
 from tests.unit.objects import make_object
 
@@ -98,35 +98,37 @@ async def test_pages_are_limited_by_bytes(tmp_path: Path, large: int) -> None:
 
     async with client_to(tmp_path, respond) as (client, _):
         names = [object_.key.name for page in await pages(client) for object_ in page]
-        limit = client.watch_limit("")
     assert names == [f"name-{number}" for number in range(len(sizes))]
-    assert limit == (6 if large == 40 else 500)
     assert sum(size > MAX_PAGE for size in read) <= 12
     assert len(read) < 25 + 2 * large
 
 
 @pytest.mark.parametrize(
-    ("url", "sent"),
+    ("url", "status", "sent", "reported"),
     [
-        ("/things?limit=500&continue=a%2Bb%3D", "/things?limit=7&continue=a%2Bb%3D"),
-        ("/things?watch=true", "/things?watch=true"),
-        ("/others?limit=500", "/others?limit=500"),
+        ("/things?limit=500", 200, "/things?limit=500&fieldSelector=metadata.name%3D", 1),
+        ("/things?limit=500", 403, "/things?limit=500&fieldSelector=metadata.name%3D", 0),
+        ("/things?watch=true", 200, "/things?watch=true", 0),
+        ("/others?limit=500", 200, "/others?limit=500", 0),
     ],
 )
-async def test_pages_of_the_watch_are_limited(url: str, sent: str) -> None:
-    """Only lists of the objects get another limit, and keep the rest of their query."""
+async def test_lists_of_the_watch_are_empty(url: str, status: int, sent: str, reported: int) -> None:
+    """Only lists of the objects select none, keep the rest of their query, and are reported once they are accepted."""
     seen: list[URL] = []
+    lists: list[None] = []
 
     async def respond(head: str, writer: Writer) -> None:
         seen.append(URL(head.split(" ")[1], encoded=True))
-        await writer.respond("200 OK")
+        await writer.respond(f"{status} Status")
 
+    middleware = EmptyLists("things", lambda: lists.append(None))
     async with (
         raw_server(respond) as server,
-        aiohttp.ClientSession(middlewares=(PageLimit("things", lambda: 7),)) as session,
+        aiohttp.ClientSession(middlewares=(middleware,)) as session,
         session.get(URL(server.url + url, encoded=True)),
     ):
         assert [(one.path, one.query) for one in seen] == [(URL(sent).path, URL(sent).query)]
+        assert len(lists) == reported
 
 
 def listed(sizes: Sequence[int], start: int, *, more: str) -> bytes:

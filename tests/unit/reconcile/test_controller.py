@@ -34,7 +34,6 @@ from controller.errors import (
     TLSVerificationFailed,
 )
 from controller.reconcile.registries import ManagedRegistry
-from controller.reconcile.resync import resync_forever
 from controller.reconcile.workqueue import Priority
 from tests.unit.objects import make_config
 from tests.unit.reconcile.world import MemoryRegistry, World
@@ -837,17 +836,8 @@ async def test_a_shortened_resync_interval_takes_effect_at_once(world: World) ->
     """A resync that would have been due in a week is due after the new interval."""
     interval = 7 * 24 * 3600.0
     key = world.put("web")
-    resync = asyncio.create_task(
-        resync_forever(
-            world.controller,
-            store=world.store,
-            namespace="",
-            interval=lambda: interval,
-            clock=world.clock,
-            rng=world.pool._rng,
-        )
-    )
-    await asyncio.sleep(1)
+    resync = asyncio.create_task(world.resync(interval=lambda: interval).run())
+    await asyncio.sleep(15)
     world.registry.repositories.clear()
     interval = 60.0
     await asyncio.sleep(120)
@@ -891,25 +881,6 @@ async def test_log_entries_about_an_object(world: World, caplog: pytest.LogCaptu
     world.registry.error = None
     await asyncio.sleep(1000)
     assert logged() == []
-
-
-async def test_few_workers_until_the_watch_is_established(world: World) -> None:
-    """Objects that wait do not starve the list of the watch, and a watch that cannot be had does not hold them up."""
-    for established in (True, False):
-        world.registry.most_busy = 0
-        world.controller.start(world)
-        for number in range(100):
-            world.put(f"web-{established}-{number}".lower())
-        await asyncio.sleep(0.05)
-        assert world.registry.most_busy == 4
-        if established:
-            world.controller.watch_established()
-        else:
-            world.registry.latency = 70
-            await asyncio.sleep(80)
-            world.registry.latency = 0.005
-        await asyncio.sleep(100)
-        assert world.registry.most_busy == 16
 
 
 async def test_events_about_an_object(world: World) -> None:
@@ -1105,16 +1076,9 @@ async def test_resync_is_spread_over_its_interval(world: World) -> None:
         world.put(f"repo-{number}")
     await asyncio.sleep(1)
     world.registry.asked.clear()
-    resync = asyncio.create_task(
-        resync_forever(
-            world.controller,
-            store=world.store,
-            namespace="",
-            interval=Timings().resync_interval.total_seconds,
-            clock=world.clock,
-            rng=world.pool._rng,
-        )
-    )
+    resync = asyncio.create_task(world.resync(interval=Timings().resync_interval.total_seconds).run())
+    await asyncio.sleep(15)
+    world.registry.asked.clear()
     counts = []
     for _ in range(60):
         before = len(world.registry.asked)

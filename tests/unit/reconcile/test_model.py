@@ -388,7 +388,6 @@ class ModelWorld(World):
             self.pool.advertise(hosting)
         self.controller = self._make_controller(3)
         self.controller.start(self)
-        self.controller.watch_established()
         self.store.inherited = set(self.store.bodies)
         for key in self.store.bodies:
             self.controller.enqueue(self.store.read(key), Priority.LOW)

@@ -1,4 +1,4 @@
-"""The list at start: objects that wait to be handled come before the others."""
+"""Lists: when the watch begins, once per interval, and again after a failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -7,51 +7,9 @@ import pytest
 
 from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.errors import KubernetesError, KubernetesUnavailable
-from controller.reconcile.resync import Sweep, enqueue_existing, resync_forever
+from controller.reconcile.resync import Sweep
 from controller.reconcile.workqueue import Priority
 from tests.unit.reconcile.world import MemoryStore, World
-
-
-class Target:
-    """Records what is enqueued."""
-
-    def __init__(self) -> None:
-        self.enqueued: list[tuple[str, Priority]] = []
-
-    def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
-        """Record it."""
-        self.enqueued.append((repository.key.name, priority))
-
-
-class FailingStore(MemoryStore):
-    """A store that lists one page, and then fails."""
-
-    async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
-        """Return the first page."""
-        async for page in super().list_pages(namespace):
-            yield page
-            raise KubernetesUnavailable("shutting down", status=503)
-
-
-async def test_objects_that_wait_have_priority() -> None:
-    """At start, an object that is not handled is urgent and the others are not; each is listed with its version."""
-    store, target = MemoryStore(), Target()
-    handled = store.put("handled")
-    handled = store.touch(handled.key, {"observedGeneration": 1})
-    new = store.put("new")
-    listed = await enqueue_existing(target, store=store)
-    assert target.enqueued == [("handled", Priority.LOW), ("new", Priority.HIGH)]
-    assert listed == {each.uid: each.resource_version for each in (handled, new)}
-
-
-async def test_a_list_that_fails_at_start_is_left_to_the_watch() -> None:
-    """Where the list fails at start, what it returned is enqueued and the operator goes on."""
-    store, target = FailingStore(), Target()
-    for name in ("a", "b", "c"):
-        store.put(name)
-    listed = await enqueue_existing(target, store=store)
-    assert [name for name, _ in target.enqueued] == ["a", "b"]
-    assert listed.keys() == {store.read(Key("team", name)).uid for name in ("a", "b")}
 
 
 class Forbidden(MemoryStore):
@@ -75,6 +33,47 @@ class Forbidden(MemoryStore):
                 raise self.error
         async for page in super().list_pages(namespace):
             yield page
+
+
+@pytest.mark.looptime
+async def test_objects_are_listed_when_the_watch_begins() -> None:
+    """At once, whenever it begins anew; those that wait to be handled come first. What was deleted is forgotten."""
+    world = World(concurrent=1)
+    for name in ("a", "b"):
+        world.put(name)
+    await asyncio.sleep(5)
+    world.store.put("new")
+    world.registry.asked.clear()
+    resync = world.resync()
+    running = asyncio.create_task(resync.run())
+    await asyncio.sleep(1)
+    assert world.registry.asked == []
+    resync.watch_began()
+    await asyncio.sleep(5)
+    assert world.registry.asked == ["team/a", "team/new", "team/b"]  # a was on the first page
+    world.registry.asked.clear()
+    world.store.remove(Key("team", "a"))
+    resync.watch_began()
+    await asyncio.sleep(5)
+    assert world.registry.asked == ["team/b", "team/new"]
+    assert len(world.controller._records.ready_statuses()) == 2
+    running.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_a_watch_that_cannot_be_had_does_not_hold_up_the_objects() -> None:
+    """They are listed after some seconds, and at the interval from then on."""
+    world = World()
+    key = world.store.put("web").key
+    running = asyncio.create_task(world.resync(interval=lambda: 600).run())
+    await asyncio.sleep(15)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    world.registry.asked.clear()
+    await asyncio.sleep(1300)
+    assert world.registry.asked == ["team/web"]
+    running.cancel()
+    await world.controller.stop(grace=0)
 
 
 @pytest.mark.looptime
@@ -109,16 +108,11 @@ async def test_a_resync_that_fails_is_repeated_soon() -> None:
     world = World(store=store)
     lost = store.put("lost", namespace="lost")
     store.error = KubernetesUnavailable("busy", status=429, retry_after=20)
-    resync = asyncio.create_task(
-        resync_forever(
-            world.controller, store=store, namespace="lost", interval=lambda: 3600.0, clock=world.clock, rng=world.rng
-        )
-    )
+    resync = asyncio.create_task(world.resync(namespace="lost").run())
     await asyncio.sleep(4200)
-    assert 2 <= store.lists <= 60
+    assert 100 <= store.lists <= 210
     store.error = None
     await asyncio.sleep(60)
-    await asyncio.sleep(3000)
     assert store.read(lost.key).is_handled
     resync.cancel()
     await world.controller.stop(grace=0)

@@ -18,7 +18,7 @@ from controller.reconcile.controller import Controller
 from controller.reconcile.interfaces import EventType, RepositoryRegistry
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
-from controller.reconcile.resync import Sweep
+from controller.reconcile.resync import Resync, Sweep
 from controller.reconcile.workqueue import Priority
 from controller.reconcile.writes import StatusWrites
 from controller.registry.protocol import Ensured, Origin
@@ -233,7 +233,6 @@ class World:
         self.pool.advertise(None)
         self.controller = self._make_controller(concurrent)
         self.controller.start(self)
-        self.controller.watch_established()
 
     def _make_controller(self, concurrent: int) -> Controller:
         return Controller(
@@ -297,6 +296,17 @@ class World:
     async def sweep(self) -> None:
         """Have all objects looked at."""
         await Sweep(self.controller, store=self.store, clock=self.clock, rng=self.rng)()
+
+    def resync(self, *, namespace: str = "", interval: Callable[[], float] = lambda: 3600.0) -> Resync:
+        """Return a resync."""
+        return Resync(
+            self.controller,
+            store=self.store,
+            namespace=namespace,
+            interval=interval,
+            clock=self.clock,
+            rng=self.rng,
+        )
 
     async def outage_lasts(self, registry: ManagedRegistry) -> None:
         """Do what a session does."""
