@@ -2,8 +2,9 @@
 
 One ``on.event`` handler serves create, resume, update and delete. ``on.create``, ``on.resume`` and ``on.update`` record
 what they have handled on each object; this operator's record is ``status.observedGeneration``. A mandatory delete
-handler, a timer or a daemon would add a finalizer, and a deletion would then wait for a running operator.
-docs/architecture.md has the measurements.
+handler, a timer or a daemon would add a finalizer, and a deletion would then wait for a running operator. Objects that
+exist when the watch begins do not come from kopf, whose lists are empty, but from the resync. docs/architecture.md has
+the reasons and the measurements.
 """
 
 from __future__ import annotations
