@@ -94,7 +94,7 @@ _REFUSED = {
     "many fields": (f"registries:\n{_MANY}", "registries.registry-0.registryUrl: required, but missing"),
     "a long name": (f"registries: {{a: {{{'b' * 1000}: c}}}}", "registries.a.bbb"),
     "no YAML": ("registries: [", "not valid YAML: while parsing a flow node"),
-    "no file": (None, "cannot be read"),
+    "no file": (None, "no such file"),
 }
 
 
