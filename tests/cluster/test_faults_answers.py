@@ -232,7 +232,7 @@ def test_discovery_that_was_incomplete_once(
         eventually(lambda: first.seen, within=30, tell=operator.log)
     objects.create("web")
     objects.wait_ready("web", within=100, tell=operator.log)
-    eventually(lambda: operator.health("readyz") == (200, "ok"), tell=operator.log)
+    eventually(lambda: operator.health("readyz") == (200, "ok"), within=100, tell=operator.log)
 
 
 def test_no_right_to_write_status(api: Api, cluster: DevCluster, objects: Objects, tmp_path: Path) -> None:

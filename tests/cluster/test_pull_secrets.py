@@ -37,7 +37,7 @@ def shell(cluster: DevCluster, text: str) -> None:
 def source(cluster: DevCluster) -> None:
     """Label a namespace and create the source, as the page says."""
     cluster.kubectl("create", "namespace", "team-a")
-    (before,) = PAGE.blocks("sh", below="Before")
+    (before,) = PAGE.blocks("sh", below="Prerequisites")
     shell(cluster, before)
 
 
@@ -104,7 +104,7 @@ def test_pods_use_it(cluster: DevCluster, api: Api) -> None:
     """With the ServiceAccount as the page patches it, the API server adds the pull secret to a Pod without one."""
     path = "/api/v1/namespaces/team-a/serviceaccounts/default"
     eventually(lambda: api.request("GET", path)["kind"] == "ServiceAccount")
-    (patch,) = PAGE.blocks("sh", below="Use them")
+    (patch,) = PAGE.blocks("sh", below="Use the Secrets")
     shell(cluster, patch)
     pod = {
         "apiVersion": "v1",
