@@ -138,7 +138,6 @@ class Runner:
             supervise("Local registry discovery", functools.partial(self._discovery.run, self._advertised))
             # Objects reconciled before the advertisement is known would be written twice.
             await self._discovery.wait_for_first_read()
-
             self._controller.start(OutageReporter(self._events, registries=self._registries, sweep=self._sweep))
             resyncs = {namespace: self._resync(namespace) for namespace in self._api.namespaces}
             watches = Watches(

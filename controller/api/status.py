@@ -208,9 +208,9 @@ def _stable_message(
 
     A message that this process did not decide on may say anything after its first words, so it is replaced.
     """
-    current = next((message for message in own_messages if message == ready.get("message")), None)
+    current: str = ready.get("message", "")
     same = (ready.get("status"), ready.get("reason")) == (ready_status, outcome.reason)
-    return current if current and same and current.startswith(outcome.subject) else outcome.message
+    return current if same and current in own_messages and current.startswith(outcome.subject) else outcome.message
 
 
 def _handled(repository: ArtifactRepository) -> dict[str, Any]:

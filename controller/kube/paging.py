@@ -24,7 +24,7 @@ class Paging:
     """
 
     def __init__(self, heaviest: int = 0) -> None:
-        self.limit = min(_FIRST_LIMIT, _fitting(MAX_PAGE, heaviest))
+        self.limit = min(_FIRST_LIMIT, _fitting(heaviest))
         """Number of objects to request next."""
         self.heaviest = 0
         """Bytes per object, in the page where that was most."""
@@ -43,12 +43,12 @@ class Paging:
         """
         mean = size // max(1, objects)
         self.heaviest = max(self.heaviest, mean)
-        self.limit = min(2 * self.limit, _fitting(MAX_PAGE, mean))
+        self.limit = min(2 * self.limit, _fitting(mean))
 
     def rejected(self) -> None:
         """Choose a smaller limit after a page that was too large."""
         self.limit = max(1, self.limit // 4)
 
 
-def _fitting(budget: int, size: int) -> int:
-    return min(_MAX_LIMIT, max(1, budget // max(1, size)))
+def _fitting(size: int) -> int:
+    return min(_MAX_LIMIT, max(1, MAX_PAGE // max(1, size)))

@@ -37,9 +37,10 @@ class AdaptiveLimit:
     """
 
     def __init__(self, maximum: int, clock: Clock) -> None:
+        self._minimum = min(MINIMUM, maximum)
         self._maximum = maximum
         self._clock = clock
-        self._limit = float(min(MINIMUM, maximum))
+        self._limit = float(self._minimum)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -66,7 +67,7 @@ class AdaptiveLimit:
     def _adapt(self, due: float, on_growth: Callable[[], None]) -> None:
         self._timer = None
         if self._clock.monotonic() - due > _TOLERATED:
-            self._limit = max(self._limit * _DECREASE, min(MINIMUM, self._maximum))
+            self._limit = max(self._limit * _DECREASE, self._minimum)
         elif self._limit < self._maximum:
             self._limit = min(self._limit + 1, self._maximum)
             on_growth()
