@@ -73,7 +73,7 @@ class Controller:
         )
         self._recovery = Recovery(registries=registries, clock=clock)
         self._records = Records()
-        self._overwrites = Overwrites()
+        self._overwrites = Overwrites(self._records)
         self._attempts = Attempts(
             reconciler=reconciler,
             registries=registries,
@@ -195,7 +195,6 @@ class Controller:
     def forget(self, key: Key) -> None:
         """Drop everything known about an object."""
         self._queue.forget(key)
-        self._overwrites.forget(key)
         record = self._records.pop(key)
         if record is not None:
             self._recovery.discard(key, record)

@@ -8,47 +8,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import inf
 from typing import Any, Final
 
 from controller.api.conditions import OWNED
 from controller.api.v1alpha1 import ArtifactRepository, Key
+from controller.reconcile.records import Records
 
 INTERVAL: Final = 60.0
 """Minimum time between two corrections of one object, in seconds: another operator may write as stubbornly."""
 
 
-@dataclass(slots=True)
-class _Known:
-    """The status of an object at the end of its last reconcile."""
-
-    version: int = 0
-    fingerprint: int = 0
-    corrected: float = -inf
-    """When it was or will be corrected, on the monotonic clock."""
-
-
 class Overwrites:
-    """Finds out whether a reported status is the one that the operator left."""
+    """Finds out whether a reported status is the one that the operator left.
 
-    def __init__(self) -> None:
-        self._known: dict[Key, _Known] = {}
+    Args:
+        records: The objects' records, which keep what it left.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
         self._in_flight: dict[Key, ArtifactRepository | None] = {}
         """The newest reported state of each object that is being reconciled: only its result says whose it is."""
 
     def begin(self, key: Key) -> None:
         """Note that an object is being reconciled."""
         self._in_flight[key] = None
-        self._known.setdefault(key, _Known())
 
     def end(self, repository: ArtifactRepository) -> ArtifactRepository | None:
         """Note the state in which a reconcile left an object; return a foreign one that was reported meanwhile."""
         reported = self._in_flight.pop(repository.key, None)
-        known = self._known.get(repository.key)
-        if known is None:
+        record = self._records.get(repository.key)
+        if record is None:
             return None  # forgotten meanwhile
-        known.version, known.fingerprint = repository.version, _fingerprint(repository.status)
+        record.left_version, record.left_status = repository.version, _fingerprint(repository.status)
         return reported if reported is not None and self.is_foreign(reported) else None
 
     def is_foreign(self, repository: ArtifactRepository) -> bool:
@@ -61,10 +53,10 @@ class Overwrites:
         if key in self._in_flight:
             self._in_flight[key] = repository
             return False
-        known = self._known.get(key)
-        if known is None or repository.version <= known.version:
+        record = self._records.get(key)
+        if record is None or record.left_version is None or repository.version <= record.left_version:
             return False
-        return _fingerprint(repository.status) != known.fingerprint
+        return _fingerprint(repository.status) != record.left_status
 
     def delay(self, key: Key, now: float) -> float:
         """Return how long to wait before a foreign status is corrected, in seconds.
@@ -73,14 +65,12 @@ class Overwrites:
             key: The object; its status is foreign.
             now: The time, on the monotonic clock.
         """
-        known = self._known[key]
-        if known.corrected <= now:  # otherwise, it is due then
-            known.corrected = max(now, known.corrected + INTERVAL)
-        return known.corrected - now
-
-    def forget(self, key: Key) -> None:
-        """Drop everything known about an object."""
-        self._known.pop(key, None)
+        record = self._records.get(key)
+        if record is None:
+            return 0.0  # forgotten meanwhile
+        if record.corrected <= now:  # otherwise, it is due then
+            record.corrected = max(now, record.corrected + INTERVAL)
+        return record.corrected - now
 
 
 def _fingerprint(status: Mapping[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from controller.api.conditions import ConditionStatus, ConditionType
@@ -56,6 +57,9 @@ class Record:
         failing_since: When its repository could first not be verified, on the monotonic clock; None if it was verified.
         api_failures: Consecutive failures of requests to the API server.
         messages: The messages of failures that may be on the object: the last, and those whose write was not answered.
+        left_version: Its version at the end of the last reconcile; None before the first one.
+        left_status: Fingerprint of its status then.
+        corrected: When a status that somebody else wrote was or will be corrected, on the monotonic clock.
     """
 
     last_seen: float
@@ -67,6 +71,9 @@ class Record:
     failing_since: float | None = None
     api_failures: int = 0
     messages: tuple[str, ...] = ()
+    left_version: int | None = None
+    left_status: int = 0
+    corrected: float = -inf
 
     def note_attempt(self, now: float, *, failed: bool) -> None:
         """Record whether an attempt could verify the repository.

@@ -77,7 +77,8 @@ def bytes_per_object(limit: int) -> Iterator[None]:
 
 def test_an_idle_object_takes_little_memory() -> None:
     """What is remembered of an object that is Ready is no more than its key and a few numbers."""
-    records, overwrites = Records(), Overwrites()
+    records = Records()
+    overwrites = Overwrites(records)
     with bytes_per_object(IDLE):
         for repository in listed(ready=True):
             records.see(repository, 1.0)
