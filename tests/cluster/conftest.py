@@ -1,5 +1,6 @@
 """One control plane for all tests of this folder; a namespace, and mostly an operator, for each test."""
 
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -112,6 +113,7 @@ def start_operator(cluster: DevCluster, namespace: str, tmp_path: Path) -> Itera
             server: str | None = None,
             environment: Mapping[str, str] | None = None,
             wait: bool = True,
+            python: str | Path = sys.executable,
             **fields: Any,
         ) -> OperatorProcess:
             directory = tmp_path / f"operator-{next(number)}"
@@ -123,6 +125,7 @@ def start_operator(cluster: DevCluster, namespace: str, tmp_path: Path) -> Itera
                 arguments=("--namespace", namespace, *arguments),
                 environment=environment,
                 wait=wait,
+                python=python,
             )
             return stack.enter_context(operator)
 
