@@ -173,8 +173,8 @@ def _key(recipe: Recipe) -> str:
 
 def _recipe(tool: Tool) -> Recipe:
     recipes: dict[Tool, Recipe] = {
-        Tool.ETCD: _go("etcd", "go.etcd.io/etcd/server/v3", expected_seconds=45),
-        Tool.KUBE_APISERVER: _kubernetes("kube-apiserver", expected_seconds=270),
+        Tool.ETCD: _go("etcd", "go.etcd.io/etcd/server/v3", expected_seconds=40),
+        Tool.KUBE_APISERVER: _kubernetes("kube-apiserver", expected_seconds=240),
         Tool.KUBE_APISERVER_OLDEST: _kubernetes(
             # Without the clouds' clients that it once had built in, which are a third of the work.
             "kube-apiserver",
@@ -183,13 +183,13 @@ def _recipe(tool: Tool) -> Recipe:
             expected_seconds=190,
         ),
         Tool.KUBE_CONTROLLER_MANAGER: _kubernetes("kube-controller-manager", expected_seconds=110),
-        Tool.KUBECTL: _kubernetes("kubectl", expected_seconds=30),
+        Tool.KUBECTL: _kubernetes("kubectl", expected_seconds=20),
         Tool.DISTRIBUTION: GoRecipe(
             "distribution",
             "devcluster/distribution",
             source="github.com/distribution/distribution/v3",
             stamps={"github.com/distribution/distribution/v3/version.version": "{version}"},
-            expected_seconds=30,
+            expected_seconds=15,
         ),
         Tool.DOCKER_REGISTRY: DebianRecipe("docker-registry", expected_version="2.8", expected_seconds=5),
         Tool.CRANE: _go("crane", "github.com/google/go-containerregistry", "/cmd/crane", expected_seconds=20),
