@@ -180,7 +180,6 @@ class Running:
         self._folder = tempfile.TemporaryDirectory(prefix="contender-")
         self.directory = Path(self._folder.name)
         self.process = contender.prepare(stage, self.directory)
-        self._marks = (0, 0)
 
     def __enter__(self) -> Self:
         self.mark()
@@ -219,16 +218,16 @@ class Running:
 
     def mark(self) -> None:
         """Count requests from here on."""
-        self._marks = (self._stage.audit.mark(), self._stage.access_log.mark())
+        self._audit_mark, self._access_mark = self._stage.audit.mark(), self._stage.access_log.mark()
 
     def writes(self) -> list[str]:
         """Return what it has written to the API server since the mark."""
-        return self._stage.audit.writes(self._marks[0])
+        return self._stage.audit.writes(self._audit_mark)
 
     def api_requests(self) -> Sequence[harness.Object]:
         """Return its requests to the API server since the mark."""
-        return self._stage.audit.since(self._marks[0])
+        return self._stage.audit.since(self._audit_mark)
 
     def registry_requests(self) -> list[str]:
         """Return what it has asked of the registry since the mark."""
-        return self._stage.access_log.since(self._marks[1], agent=self._contender.agent)
+        return self._stage.access_log.since(self._access_mark, agent=self._contender.agent)

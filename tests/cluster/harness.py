@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import httpx
 import yaml
@@ -306,6 +306,21 @@ def is_ready(object_: Object) -> bool:
     return current and ready(object_)[0] == "True"
 
 
+class AuditMark(NamedTuple):
+    """A moment in the audit log.
+
+    The API server logs a request after it has answered it: the object may be seen to change before. Therefore, the
+    time counts, and the position only saves reading.
+
+    Args:
+        position: Size of the log, in bytes.
+        time: The time.
+    """
+
+    position: int
+    time: datetime
+
+
 class Audit:
     """What the API server noted of each request.
 
@@ -316,28 +331,33 @@ class Audit:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def mark(self) -> int:
-        """Return a position: now."""
-        return self._path.stat().st_size
+    def mark(self) -> AuditMark:
+        """Return a mark: now."""
+        return AuditMark(self._path.stat().st_size, datetime.now(UTC))
 
-    def since(self, mark: int, *, user: str = OPERATOR_USER) -> list[Object]:
-        """Return the requests of a user since a position.
+    def since(self, mark: AuditMark | None, *, user: str = OPERATOR_USER) -> list[Object]:
+        """Return the requests of a user that were received since a mark.
 
         Args:
-            mark: The position.
+            mark: The mark; None for all requests.
             user: Whose.
         """
         with self._path.open("rb") as log:
-            log.seek(mark)
+            log.seek(mark.position if mark else 0)
             lines = log.read().splitlines()
         events = [json.loads(line) for line in lines if line.endswith(b"}")]
-        return [event for event in events if event["user"]["username"] == user]
+        return [
+            event
+            for event in events
+            if event["user"]["username"] == user
+            and (mark is None or datetime.fromisoformat(event["requestReceivedTimestamp"]) >= mark.time)
+        ]
 
-    def writes(self, mark: int, *, user: str = OPERATOR_USER, but: tuple[str, ...] = ("leases",)) -> list[str]:
-        """Return what a user has written since a position: verb, resource and name.
+    def writes(self, mark: AuditMark, *, user: str = OPERATOR_USER, but: tuple[str, ...] = ("leases",)) -> list[str]:
+        """Return what a user has written since a mark: verb, resource and name.
 
         Args:
-            mark: The position.
+            mark: The mark.
             user: Whose.
             but: Resources that do not count.
         """

@@ -30,6 +30,7 @@ from tests.cluster.harness import (
     AccessLog,
     Api,
     Audit,
+    AuditMark,
     History,
     Object,
     Objects,
@@ -61,7 +62,7 @@ def served(objects: Objects, name: str, operator: OperatorProcess) -> None:
     objects.wait_ready(name, tell=operator.log)
 
 
-def status_writes(audit: Audit, mark: int, name: str) -> int:
+def status_writes(audit: Audit, mark: AuditMark, name: str) -> int:
     """Return how often the operator has written an object's status."""
     return sum(write.endswith(f"/{name}") and "/status" in write for write in audit.writes(mark))
 

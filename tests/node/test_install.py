@@ -23,7 +23,7 @@ from devcluster.manifests import CHART, NAMESPACE
 from devcluster.node.node import Node
 from tests.charts.rendering import FULL_NAME, RELEASE
 from tests.cluster.eventually import eventually
-from tests.cluster.harness import ROOT, Api, Audit, Objects
+from tests.cluster.harness import ROOT, Api, Audit, AuditMark, Objects
 from tests.node.release import DEPLOYMENT, REGISTRY, RESTRICTED, Release
 from tests.settings import FULL
 
@@ -189,11 +189,11 @@ def test_rotated_token(release: Release, objects: Objects, rotated: tuple[str, s
     audit = Audit(release.node.servers.audit_log)
     first, second = (f"JTI={one}" for one in rotated)
 
-    def used(mark: int) -> str:
+    def used(mark: AuditMark | None = None) -> str:
         return str([event["user"].get("extra") for event in audit.since(mark, user=_USER)])
 
-    assert first in used(0)
-    eventually(lambda: second in used(0), within=90, tell=release.log, what="a request with the new token")
+    assert first in used()
+    eventually(lambda: second in used(), within=90, tell=release.log, what="a request with the new token")
     mark = audit.mark()
     objects.create("after-rotation")
     objects.wait_ready("after-rotation", within=10, tell=release.log)
