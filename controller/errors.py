@@ -248,6 +248,20 @@ class ObjectGone(KubernetesError):
     """The object does not exist (404)."""
 
 
+class ListExpired(KubernetesError):
+    """The state with which a list began is no longer known (410).
+
+    Args:
+        message: The request and the response.
+        status: HTTP status of the response.
+        continue_token: Token of the rest of the list as it is now; empty if the API server offers none.
+    """
+
+    def __init__(self, message: str, *, status: int, continue_token: str) -> None:
+        super().__init__(message, status=status)
+        self.continue_token = continue_token
+
+
 class Conflict(KubernetesError):
     """The object has changed, or was deleted and created again, since it was read (409)."""
 

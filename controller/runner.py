@@ -26,7 +26,7 @@ from controller.reconcile.controller import Controller
 from controller.reconcile.interfaces import Clock, EventRecorder, EventType
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.registries import ManagedRegistry, RegistryFactory, RegistryPool
-from controller.reconcile.resync import Resync, Sweep
+from controller.reconcile.resync import Resync, Selection
 from controller.reconcile.writes import StatusWrites
 from controller.registry.connection import RequestRecord
 from controller.registry.local import LocalArtifactRegistry
@@ -106,7 +106,17 @@ class Runner:
             metrics=metrics,
             writes=self._writes,
         )
-        self._sweep = Sweep(self._controller, store=api, clock=clock, rng=rng)
+        self._resyncs = {
+            namespace: Resync(
+                self._controller,
+                store=api,
+                namespace=namespace,
+                interval=self._resync_interval,
+                clock=clock,
+                rng=rng,
+            )
+            for namespace in api.namespaces
+        }
         self._follower = ConfigFollower(
             config_file, registries=self._registries, on_applied=self._reconfigured, events=events, metrics=metrics
         )
@@ -138,14 +148,13 @@ class Runner:
             supervise("Local registry discovery", functools.partial(self._discovery.run, self._advertised))
             # Objects reconciled before the advertisement is known would be written twice.
             await self._discovery.wait_for_first_read()
-            self._controller.start(OutageReporter(self._events, registries=self._registries, sweep=self._sweep))
-            resyncs = {namespace: self._resync(namespace) for namespace in self._api.namespaces}
+            self._controller.start(OutageReporter(self._events, registries=self._registries, resync=self._request))
             watches = Watches(
                 self._controller,
                 access=self._api.access,
                 namespaces=self._api.namespaces,
                 label_selector=self._scope.label_selector,
-                on_listed=lambda namespace: resyncs[namespace].watch_began(),
+                on_listed=lambda namespace: self._resyncs[namespace].request(),
                 events=self._events,
                 set_not_ready=set_not_ready,
                 install_signal_handlers=install_signal_handlers,
@@ -153,9 +162,8 @@ class Runner:
             )
             self._metrics.observe_watches(watches.established)
             supervise("The watch", watches.run)
-            for resync in resyncs.values():
+            for resync in self._resyncs.values():
                 supervise("The resync", resync.run)
-            supervise("The sweep", self._sweep.run)
             supervise("Following the configuration file", self._follower.run)
             supervise("Following credential and CA files", self._follow_registry_files)
 
@@ -174,23 +182,18 @@ class Runner:
         await self._controller.stop(grace=grace)
         await self._registries.close()
 
-    def _resync(self, namespace: str) -> Resync:
-        return Resync(
-            self._controller,
-            store=self._api,
-            namespace=namespace,
-            interval=self._resync_interval,
-            clock=self._clock,
-            rng=self._rng,
-        )
-
     def _resync_interval(self) -> float:
         return self._registries.config.timings.resync_interval.total_seconds()
 
     async def _reconfigured(self) -> None:
         """Have all objects reconciled with a new configuration."""
         await self._controller.reconfigured()
-        await self._sweep()
+        self._request()
+
+    def _request(self, only: Selection | None = None) -> None:
+        """Have objects of all namespaces reconciled as soon as possible."""
+        for resync in self._resyncs.values():
+            resync.request(only)
 
     async def _follow_registry_files(self) -> None:
         """Retry failed objects of a registry as soon as its credential or CA files change."""
@@ -200,7 +203,7 @@ class Runner:
             if changed:
                 names = ", ".join(sorted(changed))
                 logger.info("Credential or CA files of %s have changed; retrying failed objects", names)
-                await self._sweep(only=functools.partial(self._is_failing_in, changed))
+                self._request(functools.partial(self._is_failing_in, changed))
             await asyncio.sleep(POLL_INTERVAL)
 
     def _is_failing_in(self, registries: set[str], object_: ArtifactRepository) -> bool:
@@ -211,7 +214,7 @@ class Runner:
         """Apply the advertisement of the local registry, and update the references of all objects."""
         self._advertisements.apply(hosting)
         if self._controller.is_running:  # before, no object has been reconciled
-            await self._sweep()
+            self._request()
 
 
 class OutageReporter:
@@ -220,20 +223,20 @@ class OutageReporter:
     Args:
         events: The event recorder.
         registries: The registries and the configuration.
-        sweep: Enqueues objects.
+        resync: Has objects reconciled as soon as possible.
     """
 
-    def __init__(self, events: EventRecorder, *, registries: RegistryPool, sweep: Sweep) -> None:
+    def __init__(self, events: EventRecorder, *, registries: RegistryPool, resync: Callable[[Selection], None]) -> None:
         self._events = events
         self._registries = registries
-        self._sweep = sweep
+        self._resync = resync
 
     async def outage_lasts(self, registry: ManagedRegistry) -> None:
         """Report an outage (see :class:`controller.reconcile.recovery.OutageObserver`)."""
         patience = format_duration(self._registries.config.timings.unavailable_after)
         message = f"Registry '{registry.name}' has been failing for {patience}: {registry.breaker.last_failure}"
         self._events.event(None, EventType.WARNING, "RegistryUnavailable", message)
-        await self._sweep(only=lambda object_: intended_registry(object_, self._registries.config) == registry.name)
+        self._resync(lambda object_: intended_registry(object_, self._registries.config) == registry.name)
 
     async def outage_ended(self, registry: ManagedRegistry) -> None:
         """Report the end of an outage."""

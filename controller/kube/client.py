@@ -19,9 +19,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from controller import NAME, USER_AGENT
 from controller.api.v1alpha1 import API_VERSION, GROUP, KIND, PLURAL, VERSION, ArtifactRepository, Key
 from controller.backoff import parse_retry_after
-from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, ObjectGone
+from controller.errors import Conflict, KubernetesError, KubernetesUnavailable, ListExpired, ObjectGone
 from controller.kube.access import ClusterAccess
 from controller.kube.paging import PageTooLarge, Paging
+from controller.reconcile.interfaces import Page
 
 T = TypeVar("T")
 
@@ -114,16 +115,26 @@ class KubernetesClient:
         """The namespaces to list (see :class:`controller.reconcile.interfaces.ObjectStore`)."""
         return self._namespaces or ("",)
 
-    async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
-        """Yield the objects of a namespace, page by page (see :class:`controller.reconcile.interfaces.ObjectStore`)."""
-        paging, token = Paging(self._heaviest.get(namespace, 0)), ""
+    async def list_pages(self, namespace: str) -> AsyncIterator[Page]:
+        """Yield the objects of a namespace, page by page (see :class:`controller.reconcile.interfaces.ObjectStore`).
+
+        The API server forgets the state that a list began with after about five minutes, and offers to go on with the
+        present one: https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
+        """
+        paging, token, has_expired = Paging(self._heaviest.get(namespace, 0)), "", False
         while True:
             try:
-                page, token = await self._read_page(namespace, token, paging)
+                objects, token = await self._read_page(namespace, token, paging)
             except PageTooLarge:
                 paging.rejected()
                 continue
-            yield page
+            except ListExpired as error:
+                if has_expired or not error.continue_token:
+                    raise
+                token, has_expired = error.continue_token, True
+                continue
+            has_expired = False
+            yield Page(objects, is_last=not token)
             if not token:
                 break
         self._heaviest[namespace] = paging.heaviest
@@ -226,6 +237,8 @@ class KubernetesClient:
             ) from error
         if response.status >= HTTPStatus.BAD_REQUEST:
             message = _message(text) or f"{method} {path} returned status {response.status}"
+            if response.status == HTTPStatus.GONE:
+                raise ListExpired(message, status=response.status, continue_token=_continue_token(text))
             raise _error(response.status, message, retry_after(response.status, response.headers) or 0.0)
         return text
 
@@ -300,6 +313,15 @@ def _message(text: bytes) -> str:
         return str(json.loads(text)["message"])[:_MAX_MESSAGE]
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
+
+
+def _continue_token(text: bytes) -> str:
+    """Return the token in a ``Status`` object with which an expired list goes on; empty if there is none."""
+    try:
+        token = json.loads(text)["metadata"]["continue"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return token if isinstance(token, str) else ""
 
 
 def retry_after(status: int, headers: Mapping[str, str]) -> float | None:

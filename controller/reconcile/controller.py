@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from math import inf
 from typing import Final
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 _MARGIN: Final = 0.01
 """Added to delays, in seconds: with a rounding error, an object would be reconciled too early, again and again."""
+
+_ROOM: Final = 2000
+"""Number of ready objects of a registry up to which more are enqueued without urgency: each takes about 2 kB."""
 
 _MAX_WAIT: Final = 300.0
 """Maximum wait for a registry without another reconcile, in seconds."""
@@ -96,6 +100,16 @@ class Controller:
         """Whether objects are reconciled."""
         return self._running
 
+    def has_room(self, like: Sequence[ArtifactRepository]) -> bool:
+        """Return whether more objects of the same registries may be enqueued, without urgency.
+
+        A registry that is slow must not hold up the others: one with room is enough.
+
+        Args:
+            like: Objects that mean these registries.
+        """
+        return any(self._queue.ready_in(self._lane(repository)) < _ROOM for repository in like)
+
     def start(self, outages: OutageObserver) -> None:
         """Start to reconcile; requires a running event loop.
 
@@ -125,41 +139,31 @@ class Controller:
         await self._recovery.restart()
         self._workers.after_these(partial(self._registries.close_retired, self._registries.retired))
 
-    def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
+    def enqueue(self, repository: ArtifactRepository, priority: Priority, *, unless_since: float = inf) -> None:
         """Have an object reconciled as soon as possible.
 
         Args:
             repository: Its newest known state.
             priority: How urgent it is.
+            unless_since: See :meth:`enqueue_later`.
         """
-        if repository.deleting:
-            self.deleted(repository)
-            return
-        now = self._clock.monotonic()
-        self._records.see(repository, now)
-        self._queue.add(repository.key, repository.packed(), now=now, priority=priority)
-        self._dispatch()
+        if self._is_news(repository, unless_since):
+            now = self._clock.monotonic()
+            self._queue.add(repository.key, repository.packed(), now=now, priority=priority)
+            self._dispatch()
 
-    def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
+    def enqueue_later(self, repository: ArtifactRepository, delay: float, *, unless_since: float = inf) -> None:
         """Have an object reconciled within a time, unless that happens anyway.
-
-        An object that was reconciled since the list was started is skipped: its state in the list may be outdated.
 
         Args:
             repository: A state of it.
             delay: Seconds from now.
-            listed: When the list that contains it was started, on the monotonic clock; infinite for none.
+            unless_since: An object that was reported or reconciled since this moment, on the monotonic clock, is
+                skipped: its state in a list may be outdated. Infinite to skip none.
         """
-        if repository.deleting:
-            self.deleted(repository)
-            return
-        now = self._clock.monotonic()
-        record = self._records.get(repository.key)
-        if record is not None and record.last_seen > listed:
-            return
-        self._records.see(repository, now)
-        self._queue.add_after(repository.key, repository.packed(), delay, now=now)
-        self._arm_timer()
+        if self._is_news(repository, unless_since):
+            self._queue.add_after(repository.key, repository.packed(), delay, now=self._clock.monotonic())
+            self._arm_timer()
 
     def is_overwritten(self, repository: ArtifactRepository) -> bool:
         """Return whether somebody else has written the status that the watch reports.
@@ -200,17 +204,27 @@ class Controller:
             self._recovery.discard(key, record)
             record.claims.release()
 
-    def forget_unseen(self, seen: set[Key], *, since: float, namespace: str) -> None:
-        """Drop every object that a complete list does not contain, unless it was seen after the list was started.
+    def forget_unseen(self, since: float, *, namespace: str, listed: AbstractSet[Key] = frozenset()) -> None:
+        """Drop every object that a complete list lacks, unless it was seen since the list was started.
 
         Args:
-            seen: The keys in the list.
             since: When the list was started, on the monotonic clock.
             namespace: The namespace that was listed; empty for all.
+            listed: Objects of the list that were not enqueued.
         """
         for key in self._records.unseen_since(since, namespace=namespace):
-            if key not in seen:
+            if key not in listed:
                 self.forget(key)
+
+    def _is_news(self, repository: ArtifactRepository, unless_since: float) -> bool:
+        """Note that an object was reported; return whether it is to be reconciled."""
+        if repository.deleting:
+            self.deleted(repository)
+            return False
+        record = self._records.get(repository.key)
+        is_recent = record is not None and record.last_seen > unless_since
+        self._records.see(repository, self._clock.monotonic())
+        return not is_recent
 
     def _release(self, key: Key) -> None:
         """Have an object reconciled whose registry may be available again."""

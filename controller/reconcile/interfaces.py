@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from controller.api.v1alpha1 import ArtifactRepository, Key
 from controller.names import RepositoryPath
@@ -45,6 +45,18 @@ class RepositoryRegistry(Protocol):
         ...
 
 
+class Page(NamedTuple):
+    """A page of a list.
+
+    Args:
+        objects: Its objects.
+        is_last: Whether the list ends with it.
+    """
+
+    objects: Sequence[ArtifactRepository]
+    is_last: bool
+
+
 class ObjectStore(Protocol):
     """The ``ArtifactRepository`` objects in the API server."""
 
@@ -72,8 +84,11 @@ class ObjectStore(Protocol):
         """The namespaces whose objects this operator reconciles; one empty name for all."""
         ...
 
-    def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
+    def list_pages(self, namespace: str) -> AsyncIterator[Page]:
         """Return the objects of a namespace that this operator reconciles, page by page.
+
+        The next page is read when it is asked for, which may be much later. An object that exists all the time is in
+        the list; one that is created or deleted in the meantime may be or not.
 
         Args:
             namespace: One of :attr:`namespaces`.

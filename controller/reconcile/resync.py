@@ -1,11 +1,15 @@
-"""Resync: verifies all objects at an interval, spread over time, to detect drift."""
+"""Resync: lists all objects and verifies them, to find what no watch has reported.
+
+A list is read no faster than its objects are reconciled, so that memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from math import inf
 from typing import Final, NoReturn, Protocol
@@ -22,34 +26,50 @@ logger = logging.getLogger(__name__)
 _MAX_SLEEP: Final = 1.0
 """Longest time before the interval is read again, in seconds."""
 
+_FULL_SLEEP: Final = 0.1
+"""Time before the length of a full queue is looked at again, in seconds."""
+
+_PATIENCE: Final = 2.0
+"""Longest wait for room, in seconds: a slow registry must not hold up the objects of others on the next pages."""
+
+_MAX_REQUESTS: Final = 16
+"""Number of different requests beyond which all objects are listed."""
+
 _FIRST: Final = 10.0
 """Longest time before the first list, in seconds."""
 
 _SPREAD: Final = 0.8
 """Fraction of the interval over which the objects of one resync are spread."""
 
+Selection = Callable[[ArtifactRepository], bool]
+"""Returns whether an object is to be reconciled."""
+
 
 class ResyncTarget(Protocol):
     """The controller, as a resync uses it."""
 
-    def enqueue(self, repository: ArtifactRepository, priority: Priority) -> None:
-        """Have an object reconciled as soon as possible."""
+    def has_room(self, like: Sequence[ArtifactRepository]) -> bool:
+        """Return whether more objects of the same registries may be enqueued, without urgency."""
         ...
 
-    def enqueue_later(self, repository: ArtifactRepository, delay: float, *, listed: float = inf) -> None:
-        """Have an object reconciled within a time, unless it is queued or was reconciled since it was listed."""
+    def enqueue(self, repository: ArtifactRepository, priority: Priority, *, unless_since: float = inf) -> None:
+        """Have an object reconciled as soon as possible, unless it was reported or reconciled since a moment."""
         ...
 
-    def forget_unseen(self, seen: set[Key], *, since: float, namespace: str) -> None:
-        """Drop every object of a namespace that its list lacks, unless it was seen after the list was started."""
+    def enqueue_later(self, repository: ArtifactRepository, delay: float, *, unless_since: float) -> None:
+        """Have an object reconciled within a time, unless it was reported or reconciled since a moment."""
+        ...
+
+    def forget_unseen(self, since: float, *, namespace: str, listed: AbstractSet[Key] = frozenset()) -> None:
+        """Drop every object of a namespace that a list lacks and that was not seen since a moment."""
         ...
 
 
 class Resync:
-    """Lists the objects of a namespace whenever its watch begins anew, and once per interval.
+    """Lists the objects of a namespace once per interval, and whenever that is requested.
 
-    When the watch begins, all objects are reconciled as soon as possible, those that wait to be handled before the
-    others; those of an interval are spread over time.
+    A request has them reconciled as soon as possible, those that wait to be handled before the others. At the interval,
+    they are verified at a steady rate.
 
     Args:
         target: The controller.
@@ -77,132 +97,136 @@ class Resync:
         self._clock = clock
         self._rng = rng
         self._log = Throttled(logger, clock=clock.monotonic)
-        self._watch_began = asyncio.Event()
+        self._requests: list[Selection] = []
+        self._requested = asyncio.Event()
+        self._size = 0
+        """Number of objects in the last complete list."""
 
-    def watch_began(self) -> None:
-        """List the objects now: the watch begins anew, and reports only what happens from now on."""
-        self._watch_began.set()
+    def request(self, only: Selection | None = None) -> None:
+        """Have objects listed and reconciled as soon as possible, for example because the watch begins anew.
+
+        Args:
+            only: Selects them; None for all.
+        """
+        self._add_requests([only or _every])
+
+    def _add_requests(self, requests: Sequence[Selection]) -> None:
+        self._requests.extend(requests)
+        if _every in self._requests or len(self._requests) > _MAX_REQUESTS:
+            self._requests = [_every]
+        self._requested.set()
 
     async def run(self) -> NoReturn:
         """Run until cancelled."""
-        await self._wait(lambda: _FIRST)  # a watch that cannot be had must not hold up the objects
-        await self._list(self._enqueue)
+        last, jitter, delays = self._clock.monotonic(), 1.0, Delays(self._rng)
+        unfinished: float | None = None  # when a resync began that was interrupted or has failed
+        await self._wait(lambda: _FIRST, since=last)  # a watch that cannot be had must not hold up the objects
+        self.request()
         while True:
-            jitter = self._rng.uniform(0.9, 1.1)
-            await self._wait(lambda jitter=jitter: self._interval() * jitter)  # type: ignore[misc]
-            await self._list(self._enqueue if self._watch_began.is_set() else self._enqueue_later)
-
-    async def _wait(self, seconds: Callable[[], float]) -> None:
-        """Wait until the watch begins, for at most so many seconds, which may shrink meanwhile."""
-        started = self._clock.monotonic()
-        while (left := started + seconds() - self._clock.monotonic()) > 0 and not self._watch_began.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._watch_began.wait(), min(_MAX_SLEEP, left, self._interval() / 10))
-
-    async def _list(self, enqueue: Callable[[ArtifactRepository, float], None]) -> None:
-        """List all objects, again with a backoff until that succeeds."""
-        delays = Delays(self._rng)
-        while True:
-            self._watch_began.clear()
+            await self._wait(lambda jitter=jitter: self._interval() * jitter, since=last)  # type: ignore[misc]
+            requests, self._requests = self._requests, []
+            self._requested.clear()
+            started = self._clock.monotonic()
             try:
-                await _visit_all(self._target, self._store, self._namespace, self._clock, enqueue)
+                if requests:
+                    complete = await self._hurry(requests, started)
+                else:
+                    unfinished = started if unfinished is None else unfinished
+                    complete = await self._spread(since=unfinished)
             except KubernetesError as error:
+                complete = False
+                where = f" of namespace {self._namespace}" if self._namespace else ""
                 message = "Failed to list the objects%s, retrying: %s"
-                self._log.log(logging.WARNING, (type(error), error.status), message, _within(self._namespace), error)
+                self._log.log(logging.WARNING, (type(error), error.status), message, where, error)
                 await asyncio.sleep(delays.next(error))
-                if self._watch_began.is_set():
-                    enqueue = self._enqueue
             else:
-                return
+                delays.reset()
+            if not complete and requests:
+                self._add_requests(requests)
+            elif complete and (not requests or _every in requests):
+                last, jitter, unfinished = started, self._rng.uniform(0.9, 1.1), None
 
-    def _enqueue(self, object_: ArtifactRepository, _listed: float) -> None:
-        self._target.enqueue(object_, Priority.LOW if object_.is_handled else Priority.HIGH)
+    async def _hurry(self, requests: Sequence[Selection], started: float) -> bool:
+        """Enqueue the objects that wait to be handled, then the others; return False if a request interrupts that."""
 
-    def _enqueue_later(self, object_: ArtifactRepository, listed: float) -> None:
-        self._target.enqueue_later(object_, self._rng.uniform(0, self._interval() * _SPREAD), listed=listed)
+        def only(object_: ArtifactRepository) -> bool:
+            return any(select(object_) for select in requests)
 
-
-class Sweep:
-    """Has all objects reconciled as soon as possible.
-
-    A namespace that cannot be listed does not delay the others: it is listed later, by :meth:`run`.
-
-    Args:
-        target: The controller.
-        store: Lists the objects.
-        clock: The time.
-        rng: Source of jitter.
-    """
-
-    def __init__(self, target: ResyncTarget, *, store: ObjectStore, clock: Clock, rng: random.Random) -> None:
-        self._target = target
-        self._store = store
-        self._clock = clock
-        self._rng = rng
-        self._log = Throttled(logger, clock=clock.monotonic)
-        self._missed: set[str] = set()
-        """Namespaces that could not be listed."""
-        self._has_missed = asyncio.Event()
-
-    async def __call__(self, only: Callable[[ArtifactRepository], bool] | None = None) -> None:
-        """Enqueue the objects.
-
-        Args:
-            only: Selects objects; None for all. Ignored in namespaces that are listed later.
-        """
-        failures = await asyncio.gather(*(self._visit(namespace, only) for namespace in self._store.namespaces))
-        if any(failures):
-            self._has_missed.set()
-
-    async def run(self) -> NoReturn:
-        """List namespaces that could not be listed, with a backoff, until cancelled."""
-        while True:
-            await self._has_missed.wait()
-            self._has_missed.clear()
-            delays, error = Delays(self._rng), KubernetesError("")
-            while self._missed:
-                await asyncio.sleep(delays.next(error))
-                failures = await asyncio.gather(*(self._visit(namespace) for namespace in sorted(self._missed)))
-                error = next(filter(None, failures), error)
-
-    async def _visit(
-        self, namespace: str, only: Callable[[ArtifactRepository], bool] | None = None
-    ) -> KubernetesError | None:
-        """Enqueue the objects of a namespace; return why it could not be listed."""
+        listed: set[Key] = set()
+        are_others = False
+        async for page in self._store.list_pages(self._namespace):
+            for object_ in page.objects:
+                listed.add(object_.key)
+                if only(object_):
+                    if object_.is_handled:
+                        are_others = True
+                    else:
+                        self._target.enqueue(object_, Priority.HIGH)
+        self._size = len(listed)
+        self._target.forget_unseen(started, namespace=self._namespace, listed=listed)
+        del listed
 
         def enqueue(object_: ArtifactRepository, _: float) -> None:
-            if only is None or only(object_):
-                self._target.enqueue(object_, Priority.LOW)
+            if only(object_):
+                self._target.enqueue(object_, Priority.LOW, unless_since=started)
 
-        try:
-            await _visit_all(self._target, self._store, namespace, self._clock, enqueue)
-        except KubernetesError as error:
-            self._missed.add(namespace)
-            message = "Failed to list the objects%s, retrying: %s"
-            self._log.log(logging.WARNING, (namespace, error.status), message, _within(namespace), error)
-            return error
-        if only is None:
-            self._missed.discard(namespace)
-        return None
+        return not are_others or await self._visit(enqueue)
+
+    async def _spread(self, *, since: float) -> bool:
+        """Enqueue all objects, spread over most of the interval; return False if a request interrupts that.
+
+        Args:
+            since: Those that were reported or reconciled since this moment are left out.
+        """
+
+        def enqueue(object_: ArtifactRepository, seconds: float) -> None:
+            self._target.enqueue_later(object_, self._rng.uniform(0, seconds), unless_since=since)
+
+        listed = self._clock.monotonic()
+        if not await self._visit(enqueue, spread=self._interval() * _SPREAD):
+            return False
+        self._target.forget_unseen(listed, namespace=self._namespace)
+        return True
+
+    async def _visit(self, enqueue: Callable[[ArtifactRepository, float], None], *, spread: float = 0.0) -> bool:
+        """Read a list no faster than its objects are reconciled; return False if a request interrupts that.
+
+        Args:
+            enqueue: Called with each object, and with the seconds until the next page is read.
+            spread: Seconds that the whole list takes at least.
+        """
+        size = 0
+        async for page in self._store.list_pages(self._namespace):
+            size += len(page.objects)
+            seconds = spread * len(page.objects) / max(size, self._size, 1)
+            for object_ in page.objects:
+                enqueue(object_, seconds)
+            if not page.is_last and not await self._pause(seconds, page.objects):
+                return False
+        self._size = size
+        return True
+
+    async def _pause(self, seconds: float, like: Sequence[ArtifactRepository]) -> bool:
+        """Wait for a time, and until there is room for another page; return False as soon as there is a request."""
+        until = self._clock.monotonic() + seconds
+        while not self._requested.is_set():
+            left = until - self._clock.monotonic()
+            if left <= -_PATIENCE or (left <= 0 and self._target.has_room(like)):
+                return True
+            await self._sleep(max(left, _FULL_SLEEP))
+        return False
+
+    async def _wait(self, seconds: Callable[[], float], *, since: float) -> None:
+        """Wait for a time that may shrink meanwhile, at most until there is a request."""
+        while (left := since + seconds() - self._clock.monotonic()) > 0 and not self._requested.is_set():
+            await self._sleep(min(_MAX_SLEEP, left, self._interval() / 10))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep at most until there is a request."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._requested.wait(), seconds)
 
 
-async def _visit_all(
-    target: ResyncTarget,
-    store: ObjectStore,
-    namespace: str,
-    clock: Clock,
-    visit: Callable[[ArtifactRepository, float], None],
-) -> None:
-    """Visit the objects of a namespace, with the time at which the list was started; forget those that are gone."""
-    started = clock.monotonic()
-    seen: set[Key] = set()
-    async for page in store.list_pages(namespace):
-        for object_ in page:
-            seen.add(object_.key)
-            visit(object_, started)
-    target.forget_unseen(seen, since=started, namespace=namespace)
-
-
-def _within(namespace: str) -> str:
-    """Return where objects were listed, for a message."""
-    return f" of namespace {namespace}" if namespace else ""
+def _every(_: ArtifactRepository) -> bool:
+    """Select all objects."""
+    return True

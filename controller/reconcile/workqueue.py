@@ -135,6 +135,10 @@ class WorkQueue(Generic[K, T]):
         """The number of keys that are ready."""
         return sum(map(len, self._lanes.values()))
 
+    def ready_in(self, lane: Hashable) -> int:
+        """Return the number of keys of a lane that are ready."""
+        return len(self._lanes.get(lane, ()))
+
     def add(self, key: K, item: T, *, now: float, priority: Priority = Priority.HIGH) -> None:
         """Make a key ready, even if it is delayed.
 

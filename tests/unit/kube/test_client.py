@@ -79,7 +79,7 @@ async def client_to(
 
 async def pages(client: KubernetesClient) -> list[Any]:
     """List all objects."""
-    return [page async for page in client.list_pages("")]
+    return [page.objects async for page in client.list_pages("")]
 
 
 @pytest.mark.parametrize("large", [0, 1, 40], ids="{} large objects".format)
@@ -101,6 +101,36 @@ async def test_pages_are_limited_by_bytes(tmp_path: Path, large: int) -> None:
     assert names == [f"name-{number}" for number in range(len(sizes))]
     assert sum(size > MAX_PAGE for size in read) <= 12
     assert len(read) < 25 + 2 * large
+
+
+@pytest.mark.parametrize(
+    ("offers", "read"),
+    [(["later"], ["name-0", "name-1", "name-2"]), ([""], None), (["later", "even-later"], None)],
+    ids=["with a token for the rest", "without one", "again and again"],
+)
+async def test_a_list_goes_on_after_its_state_has_expired(
+    tmp_path: Path, offers: list[str], read: list[str] | None
+) -> None:
+    """A list that is read slowly outlives the state it began with; where the server offers no rest, it fails."""
+    left = iter(offers)
+
+    async def respond(head: str, writer: Writer) -> None:
+        token = parse_qs(urlsplit(head.split(" ")[1]).query).get("continue", [""])[0]
+        match token:
+            case "":
+                await writer.respond("200 OK", listed([10], 0, more="early"))
+            case "early" | "later" if (offer := next(left, None)) is not None:
+                status = {"kind": "Status", "message": "expired", "metadata": {"continue": offer}, "code": 410}
+                await writer.respond("410 Gone", json.dumps(status).encode())
+            case _:
+                await writer.respond("200 OK", listed([10, 10], 1, more=""))
+
+    async with client_to(tmp_path, respond) as (client, _):
+        if read is None:
+            with pytest.raises(KubernetesError, match="expired"):
+                await pages(client)
+        else:
+            assert [object_.key.name for page in await pages(client) for object_ in page] == read
 
 
 @pytest.mark.parametrize(

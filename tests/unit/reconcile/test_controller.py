@@ -83,7 +83,7 @@ async def test_verifying_again_writes_nothing(world: World) -> None:
     key = world.put("web")
     await asyncio.sleep(1)
     for _ in range(10):
-        await world.sweep()
+        await world.verify_all()
         await asyncio.sleep(1)
     assert world.store.writes == [key]
     assert len(world.registry.asked) == 11
@@ -107,7 +107,7 @@ async def test_a_new_object_does_not_wait_until_others_are_verified() -> None:
         world.put(f"repo-{number}")
     await asyncio.sleep(1)
     world.registry.latency, world.registry.most_busy = 10, 0
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(5)
     assert world.registry.most_busy == 2
     new = world.put("new")
@@ -121,7 +121,7 @@ async def test_a_vanished_repository_is_made_again_and_told(world: World) -> Non
     key = world.put("web")
     await asyncio.sleep(1)
     world.registry.repositories.clear()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert world.registry.repositories == {"team/web"}
     assert world.events.seen == [("web", "RepositoryRecreated")]
@@ -139,7 +139,7 @@ async def test_a_registry_that_moved_is_no_drift(world: World) -> None:
     world.registry.repositories.clear()
     world.pool.configure(make_config({"artifacts": {"registryUrl": "http://elsewhere:5000"}}))
     await world.controller.reconfigured()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert world.store.read(key).status["uri"] == "elsewhere:5000/artifacts/team/web"
     assert world.events.seen == []
@@ -168,7 +168,7 @@ async def test_an_edited_status_is_healed(world: World) -> None:
     good = world.store.read(key).status
     foreign = {"type": "example.com/X", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t"}
     world.store.touch(key, {**good, "uri": "evil", "references": {}, "conditions": [foreign]})
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     healed = world.store.read(key).status
     assert healed["uri"] == good["uri"]
@@ -234,7 +234,7 @@ async def test_a_blip_costs_ready_objects_nothing(world: World) -> None:
     keys = [world.put(f"repo-{number}") for number in range(10)]
     await asyncio.sleep(1)
     world.registry.error = DOWN
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(30)
     world.registry.error = None
     await asyncio.sleep(60)
@@ -309,7 +309,7 @@ async def test_a_registry_that_answers_probes_but_no_writes(world: World) -> Non
     await asyncio.sleep(60)
     assert len(world.registry.asked) - asked < 60
     for _ in range(20):
-        await world.sweep()
+        await world.verify_all()
         await asyncio.sleep(60)
     assert all(world.store.writes.count(key) == 1 for key in ready)
     assert {world.ready(key) for key in ready} == {("True", "RepositoryReady")}
@@ -336,7 +336,7 @@ async def test_a_prober_that_may_not_ask_any_more_ends_in_order(world: World, mo
         gc.collect()
     assert problems == []
     world.registry.error = None
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(60)
     assert world.ready(key) == ("True", "RepositoryReady")
 
@@ -501,7 +501,7 @@ async def test_a_registry_that_is_taken_from_a_namespace_and_given_back(world: W
     async def configure(**binding: list[str]) -> None:
         world.pool.configure(make_config({"artifacts": URL | binding}))
         await world.controller.reconfigured()
-        await world.sweep()
+        await world.verify_all()
         await asyncio.sleep(1)
 
     await configure(namespaces=["oth*"])
@@ -530,7 +530,7 @@ async def test_a_namespace_that_creates_too_many_repositories() -> None:
     assert world.has(waiting, RECONCILING)
     await asyncio.sleep(5)
     assert sum(is_ready(world, key) for key in keys) == 17
-    await world.sweep()  # verifications take no turn
+    await world.verify_all()  # verifications take no turn
     await asyncio.sleep(4.5)
     assert all(is_ready(world, key) for key in keys)
     assert len(world.store.writes) == 25 + 20 + 1
@@ -577,7 +577,7 @@ async def test_new_limits_apply_to_objects_that_wait() -> None:
     assert sum(is_ready(world, key) for key in keys) == 1
     world.pool.configure(make_config())
     await world.controller.reconfigured()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert all(is_ready(world, key) for key in keys)
     await world.controller.stop(grace=0)
@@ -590,7 +590,7 @@ async def test_an_unknown_registry_is_found_when_it_is_configured(world: World) 
     assert world.ready(key) == ("False", "UnknownRegistry")
     world.pool.configure(make_config({"artifacts": URL, "later": URL}))
     await world.controller.reconfigured()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert world.ready(key) == ("True", "RepositoryReady")
 
@@ -655,7 +655,7 @@ async def test_failed_writes_do_not_count_as_failures_of_the_registry(world: Wor
     await asyncio.sleep(1)
     world.store.touch(key, {**world.store.read(key).status, "uri": "edited"})
     world.store.errors = [KubernetesUnavailable("500", status=500)] * 1000
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(300)
     world.store.errors = []
     world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
@@ -697,13 +697,13 @@ async def test_a_second_of_any_failure_leaves_a_ready_object_ready(world: World,
         if reason == "UnknownRegistry":
             world.pool.configure(make_config({"other": URL}, defaultRegistry="other"))
             await world.controller.reconfigured()
-        await world.sweep()
+        await world.verify_all()
         await asyncio.sleep(seconds)
         assert world.ready(key) == expected
         world.registry.error = None
         world.pool.configure(make_config())
         await world.controller.reconfigured()
-        await world.sweep()
+        await world.verify_all()
         await asyncio.sleep(20)
         assert world.ready(key) == ("True", "RepositoryReady")
     assert world.store.writes == [key] * 3
@@ -776,7 +776,7 @@ async def test_a_registry_that_hangs_does_not_delay_a_change_for_another_one() -
     await asyncio.sleep(1)
     world.pool.configure(make_config({"artifacts": {"registryUrl": "http://moved:5000"}, "slow": URL}))
     await world.controller.reconfigured()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(0.1)
     assert world.store.read(key).status["uri"] == "moved:5000/artifacts/team/web"
     assert world.pool.retired
@@ -792,7 +792,7 @@ async def test_a_change_reaches_objects_in_flight(world: World) -> None:
     await asyncio.sleep(1)
     world.pool.configure(make_config({"artifacts": {"registryUrl": "http://moved:5000"}}))
     await world.controller.reconfigured()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(10)
     assert world.store.read(key).status["uri"] == "moved:5000/artifacts/team/web"
 
@@ -818,12 +818,12 @@ async def test_shortened_timings_take_effect_at_once(world: World) -> None:
     await asyncio.sleep(1)
     world.registry.error = DOWN
     new = world.put("new")
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(100)
     assert (world.ready(ready)[0], world.has(new, RECONCILING), world.registry.pings) == ("True", True, 0)
     world.pool.configure(make_config(timings={"unavailableAfter": "1m", "progressDeadline": "2m"}))
     await world.controller.reconfigured()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(30)
     assert world.ready(ready)[0] == "Unknown"
     assert world.registry.pings > 2
@@ -861,18 +861,18 @@ async def test_log_entries_about_an_object(world: World, caplog: pytest.LogCaptu
     world.put("web")
     await asyncio.sleep(1)
     assert logged() == [("INFO", *about, "RepositoryReady")]
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert logged() == []
     world.registry.repositories.clear()
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert logged() == [("INFO", *about, "RepositoryRecreated")]
     world.put("web", {"repositoryName": "team/web"})
     await asyncio.sleep(1)
     assert logged() == [("INFO", *about, "RepositoryReady")]
     world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1000)
     assert logged() == [("WARNING", *about, "AccessDenied")]
     world.registry.error = AuthenticationFailed(*LOOK_UP, "401 Unauthorized", status=401)
@@ -887,13 +887,13 @@ async def test_events_about_an_object(world: World) -> None:
     """None when it is created and stays Ready; one for each new reason of a failure, and one when it is Ready again."""
     world.put("web")
     await asyncio.sleep(1)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     world.put("web", {"repositoryName": "team/web"})
     await asyncio.sleep(1)
     assert world.events.seen == []
     world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1000)
     assert world.events.seen == [("web", "AccessDenied")]
     world.registry.error = AuthenticationFailed(*LOOK_UP, "401 Unauthorized", status=401)
@@ -913,7 +913,7 @@ async def test_a_blip_is_no_event(world: World) -> None:
     world.put("web")
     await asyncio.sleep(1)
     world.registry.error = AccessDenied(*LOOK_UP, "403 Forbidden", status=403)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(5)
     world.registry.error = None
     await asyncio.sleep(1000)
@@ -997,7 +997,7 @@ async def test_a_deleted_object_is_forgotten(world: World) -> None:
     del world.store.bodies[found]
     del world.store.bodies[missed]
     await asyncio.sleep(10)
-    await world.sweep()
+    await world.verify_all()
     assert (
         world.metrics.registry.get_sample_value("artifact_repository_objects", {"condition": "Ready", "status": "True"})
         == 0
@@ -1009,7 +1009,7 @@ async def test_an_object_that_is_being_deleted_gets_no_call(world: World) -> Non
     key = Key("team", "web")
     world.store.put("web")
     world.store.bodies[key]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    await world.sweep()
+    await world.verify_all()
     world.controller.enqueue_later(world.store.read(key), 1)
     await asyncio.sleep(60)
     assert world.registry.asked == []
@@ -1149,7 +1149,7 @@ async def test_unknown_is_not_absent(world: World) -> None:
     assert restarted.store.read(old).status["uri"].startswith("localhost:5001/")
     assert restarted.store.read(new).status["uri"].startswith("registry:5000/")
     restarted.pool.advertise(None)
-    await restarted.sweep()
+    await restarted.verify_all()
     await asyncio.sleep(1)
     assert restarted.store.read(old).status["uri"].startswith("registry:5000/")
     await restarted.controller.stop(grace=0)

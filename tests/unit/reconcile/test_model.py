@@ -630,7 +630,7 @@ class EngineMachine(RuleBasedStateMachine):
 
         async def advertise() -> None:
             self.world.pool.advertise(RegistryHosting(host, host_from_cluster_network="registry:5000"))
-            await self.world.sweep()
+            await self.world.verify_all()
 
         self.run(advertise())
 
@@ -642,7 +642,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule()
     def resync(self) -> None:
         """A resync is due."""
-        self.run(self.world.sweep())
+        self.run(self.world.verify_all())
 
     @rule(seconds=st.sampled_from([0.001, 0.002, 0.004, 0.007, 0.01]))
     def wait(self, seconds: float) -> None:
@@ -663,11 +663,11 @@ class EngineMachine(RuleBasedStateMachine):
             server.mood = Mood()
         world.store.errors, world.store.lose_answers, world.may_write = [], 0, True
         for seconds in (120, 700):  # past the deadline of what only a person can mend
-            self.run(world.sweep())
+            self.run(world.verify_all())
             self.run(asyncio.sleep(seconds))
         self._check_rest()
         writes = len(world.store.writes)
-        self.run(world.sweep())
+        self.run(world.verify_all())
         self.run(asyncio.sleep(60))
         self.run(world.kill())
         self.run(asyncio.sleep(60))

@@ -1,15 +1,20 @@
 """Lists: when the watch begins, once per interval, and again after a failure."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
-from controller.api.v1alpha1 import ArtifactRepository, Key
+from controller.api.v1alpha1 import Key
 from controller.errors import KubernetesError, KubernetesUnavailable
-from controller.reconcile.resync import Sweep
+from controller.reconcile import controller
+from controller.reconcile.interfaces import Page
 from controller.reconcile.workqueue import Priority
+from tests.unit.objects import make_config
 from tests.unit.reconcile.world import MemoryStore, World
+
+URL = {"registryUrl": "http://registry:5000"}
 
 
 class Forbidden(MemoryStore):
@@ -20,12 +25,7 @@ class Forbidden(MemoryStore):
         self.error: KubernetesError | None = KubernetesError("forbidden", status=403)
         self.lists = 0
 
-    @property
-    def namespaces(self) -> Sequence[str]:
-        """A namespace that fails, and one that does not."""
-        return ("lost", "team")
-
-    async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
+    async def list_pages(self, namespace: str) -> AsyncIterator[Page]:
         """List a namespace."""
         if namespace == "lost":
             self.lists += 1
@@ -48,12 +48,12 @@ async def test_objects_are_listed_when_the_watch_begins() -> None:
     running = asyncio.create_task(resync.run())
     await asyncio.sleep(1)
     assert world.registry.asked == []
-    resync.watch_began()
+    resync.request()
     await asyncio.sleep(5)
-    assert world.registry.asked == ["team/a", "team/new", "team/b"]  # a was on the first page
+    assert world.registry.asked == ["team/new", "team/a", "team/b"]
     world.registry.asked.clear()
     world.store.remove(Key("team", "a"))
-    resync.watch_began()
+    resync.request()
     await asyncio.sleep(5)
     assert world.registry.asked == ["team/b", "team/new"]
     assert len(world.controller._records.ready_statuses()) == 2
@@ -77,8 +77,8 @@ async def test_a_watch_that_cannot_be_had_does_not_hold_up_the_objects() -> None
 
 
 @pytest.mark.looptime
-async def test_a_namespace_that_cannot_be_listed_does_not_stop_a_sweep() -> None:
-    """The other one is reconciled at once, nothing of the first one is forgotten, and it is listed again later."""
+async def test_a_namespace_that_cannot_be_listed_is_listed_later() -> None:
+    """The other one is reconciled at once, nothing of the first one is forgotten, and the request is not lost."""
     store = Forbidden()
     world = World(store=store)
     lost, web = store.put("lost", namespace="lost"), store.put("web")
@@ -86,9 +86,10 @@ async def test_a_namespace_that_cannot_be_listed_does_not_stop_a_sweep() -> None
         world.controller.enqueue(repository, Priority.HIGH)
     await asyncio.sleep(1)
     world.registry.asked.clear()
-    sweep = Sweep(world.controller, store=store, clock=world.clock, rng=world.rng)
-    running = asyncio.create_task(sweep.run())
-    await sweep()
+    resyncs = [world.resync(namespace=namespace) for namespace in ("lost", "team")]
+    running = [asyncio.create_task(resync.run()) for resync in resyncs]
+    for resync in resyncs:
+        resync.request()
     await asyncio.sleep(1)
     assert world.registry.asked == ["team/web"]
     await asyncio.sleep(600)
@@ -97,7 +98,8 @@ async def test_a_namespace_that_cannot_be_listed_does_not_stop_a_sweep() -> None
     store.error = None
     await asyncio.sleep(60)
     assert world.registry.asked == ["team/web", "lost/lost"]
-    running.cancel()
+    for task in running:
+        task.cancel()
     await world.controller.stop(grace=0)
 
 
@@ -115,4 +117,152 @@ async def test_a_resync_that_fails_is_repeated_soon() -> None:
     await asyncio.sleep(60)
     assert store.read(lost.key).is_handled
     resync.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_a_list_is_read_no_faster_than_its_objects_are_reconciled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many objects there are, few of them are in memory; those that wait to be handled do not wait for them."""
+    monkeypatch.setattr(controller, "_ROOM", 5)
+    world = World(concurrent=1)
+    for number in range(60):
+        world.put(f"repo-{number:02}")
+    await world.until(lambda: len(world.store.writes) == 60)
+    last = world.store.put("z-last").key
+    world.registry.asked.clear()
+    world.registry.latency = 1.0
+    resync = world.resync()
+    running = asyncio.create_task(resync.run())
+    resync.request()
+    depths = []
+    while len(world.registry.asked) < 61:
+        depths.append(len(world.controller._queue))
+        await asyncio.sleep(0.5)
+    assert max(depths) <= 5 + 1 + 2  # ready, in flight, and a page
+    assert world.registry.asked.index(str(last)) <= 1
+    assert len(set(world.registry.asked)) == 61
+    running.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_a_resync_verifies_at_a_steady_rate() -> None:
+    """Its objects are spread over most of the interval, and few of them are in memory at a time."""
+    world = World()
+    for number in range(60):
+        world.put(f"repo-{number:02}")
+    resync = asyncio.create_task(world.resync(interval=lambda: 600).run())
+    await asyncio.sleep(100)
+    world.registry.asked.clear()
+    asked, depths = [], []
+    for _ in range(90):
+        await asyncio.sleep(20)
+        asked.append(len(world.registry.asked))
+        depths.append(len(world.controller._queue))
+    rates = [later - earlier for earlier, later in pairwise(asked)]
+    assert 100 <= asked[-1] <= 150
+    assert max(rates) <= 6
+    assert max(depths) <= 4
+    resync.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_a_request_interrupts_a_resync_which_is_finished_later() -> None:
+    """Objects that were requested are reconciled at once; no other one is left out of the resync, or verified twice."""
+    world = World()
+    for number in range(40):
+        world.put(f"repo-{number:02}")
+    await asyncio.sleep(1)
+    resync = world.resync(interval=lambda: 1000)
+    running = asyncio.create_task(resync.run())
+    await world.until(lambda: len(world.registry.asked) == 80)  # created, and verified at the first list
+    world.registry.asked.clear()
+    await world.until(lambda: len(world.registry.asked) == 20)
+    for _ in range(3):
+        resync.request(lambda object_: object_.key.name == "repo-00")
+        await asyncio.sleep(1)
+    assert world.registry.asked.count("team/repo-00") == 4
+    started = world.clock.monotonic()
+    await world.until(lambda: len(set(world.registry.asked)) == 40)
+    assert world.clock.monotonic() - started < 1000
+    assert len(world.registry.asked) <= 45
+    running.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_an_object_that_was_deleted_while_its_list_is_read_is_left_alone() -> None:
+    """A list tells of it once more at most, and it is forgotten again."""
+    world = World()
+    for number in range(6):
+        world.put(f"repo-{number}")
+    await asyncio.sleep(1)
+    running = asyncio.create_task(world.resync(interval=lambda: 600).run())
+    await asyncio.sleep(12)
+    world.controller.deleted(world.store.remove(Key("team", "repo-5")))
+    world.store.remove(Key("team", "repo-4"))  # nobody tells of this one
+    world.registry.asked.clear()
+    await asyncio.sleep(1400)
+    assert set(world.registry.asked) == {f"team/repo-{number}" for number in range(4)}
+    assert len(world.controller._records.ready_statuses()) == 4
+    running.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_a_slow_registry_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its objects wait, however many; those of another registry are verified meanwhile."""
+    monkeypatch.setattr(controller, "_ROOM", 2)
+    world = World(make_config({"slow": URL, "swift": URL}, defaultRegistry="swift"))
+    for number in range(40):
+        world.put(f"slow-{number:02}", {"registry": "slow"})
+    for number in range(40):
+        world.put(f"swift-{number:02}", {"registry": "swift"})
+    await world.until(lambda: len(world.store.writes) == 80)
+    world.registries["slow"].latency = 3600.0
+    resync = world.resync()
+    running = asyncio.create_task(resync.run())
+    resync.request()
+    world.registries["swift"].asked.clear()
+    await asyncio.sleep(60)
+    assert len(world.registries["swift"].asked) == 40
+    running.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_an_empty_cluster_is_listed_again() -> None:
+    """At each interval, although there is nothing to spread."""
+    world = World()
+    resync = asyncio.create_task(world.resync(interval=lambda: 60).run())
+    await asyncio.sleep(200)
+    key = world.store.put("web").key
+    await asyncio.sleep(100)
+    assert world.ready(key) == ("True", "RepositoryReady")
+    assert not resync.done()
+    resync.cancel()
+    await world.controller.stop(grace=0)
+
+
+@pytest.mark.looptime
+async def test_requests_that_cannot_be_served_do_not_add_up() -> None:
+    """The API server fails for a week while requests go on: they are served together in the end."""
+    store = Forbidden()
+    world = World(store=store)
+    lost, other = store.put("lost", namespace="lost"), store.put("other", namespace="lost")
+    for repository in (lost, other):
+        world.controller.enqueue(repository, Priority.HIGH)
+    await asyncio.sleep(1)
+    resync = world.resync(namespace="lost", interval=lambda: 1e7)
+    running = asyncio.create_task(resync.run())
+    await asyncio.sleep(20)
+    for _ in range(2000):
+        resync.request(lambda object_: object_.key == lost.key)
+        await asyncio.sleep(300)
+    world.registry.asked.clear()
+    store.error = None
+    await asyncio.sleep(120)
+    assert sorted(world.registry.asked) == ["lost/lost", "lost/other"]
+    running.cancel()
     await world.controller.stop(grace=0)

@@ -23,12 +23,12 @@ async def test_tags_follow_the_registry() -> None:
     assert world.store.read(key).condition(ConditionType.POPULATED)["status"] == "False"
     assert world.registry.listed == []
     world.registry.tags["team/web"] = ("v9", "v10", "v8")
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert world.store.read(key).status["tags"] == {"count": 3, "names": ["v10", "v9"]}
     assert world.store.read(key).condition(ConditionType.POPULATED)["status"] == "True"
     writes = len(world.store.writes)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert len(world.store.writes) == writes
     assert world.registry.listed == ["team/web"] * 2
@@ -39,7 +39,7 @@ async def test_tags_are_not_read_without_need() -> None:
     world = World()
     key = world.put("web")
     await asyncio.sleep(1)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     assert world.registry.listed == []
     assert "tags" not in world.store.read(key).status
@@ -53,11 +53,11 @@ async def test_tags_that_cannot_be_read_are_no_failure(kind: type[RegistryError]
     key = world.put("web")
     await asyncio.sleep(1)
     world.registry.tags["team/web"] = ("v1",)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(1)
     world.registry.tags_error = kind("list tags of team/web", "http://registry:5000", "501 Not Implemented")
     writes = len(world.store.writes)
-    await world.sweep()
+    await world.verify_all()
     await asyncio.sleep(300)
     assert world.ready(key) == ("True", "RepositoryReady")
     assert world.store.read(key).status["tags"]["count"] == 1

@@ -15,10 +15,10 @@ from controller.errors import Conflict, KubernetesError, LeadershipLost, ObjectG
 from controller.metrics import Metrics
 from controller.names import RepositoryPath
 from controller.reconcile.controller import Controller
-from controller.reconcile.interfaces import EventType, RepositoryRegistry
+from controller.reconcile.interfaces import EventType, Page, RepositoryRegistry
 from controller.reconcile.reconciler import Reconciler
 from controller.reconcile.registries import ManagedRegistry, RegistryPool
-from controller.reconcile.resync import Resync, Sweep
+from controller.reconcile.resync import Resync
 from controller.reconcile.workqueue import Priority
 from controller.reconcile.writes import StatusWrites
 from controller.registry.protocol import Ensured, Origin
@@ -123,12 +123,13 @@ class MemoryStore:
         """All namespaces."""
         return ("",)
 
-    async def list_pages(self, namespace: str) -> AsyncIterator[Sequence[ArtifactRepository]]:
+    async def list_pages(self, namespace: str) -> AsyncIterator[Page]:
         """Return the objects of a namespace in pages of two."""
         keys = sorted(key for key in self.bodies if namespace in ("", key.namespace))
-        for start in range(0, len(keys), 2):
+        for start in range(0, max(1, len(keys)), 2):
             await asyncio.sleep(0.001)
-            yield [self.read(key) for key in keys[start : start + 2] if key in self.bodies]
+            objects = [self.read(key) for key in keys[start : start + 2] if key in self.bodies]
+            yield Page(objects, is_last=start + 2 >= len(keys))
 
 
 class MemoryRegistry:
@@ -293,9 +294,13 @@ class World:
             while not condition():  # noqa: ASYNC110 - the world does not tell
                 await asyncio.sleep(0.01)
 
-    async def sweep(self) -> None:
-        """Have all objects looked at."""
-        await Sweep(self.controller, store=self.store, clock=self.clock, rng=self.rng)()
+    async def verify_all(self) -> None:
+        """Have all objects reconciled as soon as possible, after those that wait to be handled."""
+        started = self.clock.monotonic()
+        async for page in self.store.list_pages(""):
+            for object_ in page.objects:
+                self.controller.enqueue(object_, Priority.LOW)
+        self.controller.forget_unseen(started, namespace="")
 
     def resync(self, *, namespace: str = "", interval: Callable[[], float] = lambda: 3600.0) -> Resync:
         """Return a resync."""
@@ -311,7 +316,7 @@ class World:
     async def outage_lasts(self, registry: ManagedRegistry) -> None:
         """Do what a session does."""
         self.events.event(None, EventType.WARNING, "RegistryUnavailable", registry.described)
-        await self.sweep()
+        await self.verify_all()
 
     async def outage_ended(self, registry: ManagedRegistry) -> None:
         """Do what a session does."""
