@@ -49,7 +49,7 @@ class Scope:
 
     namespaces: Sequence[str] = ()
     label_selector: str = ""
-    concurrent: int = 64
+    concurrent: int = 32
 
 
 class Runner:

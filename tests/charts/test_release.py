@@ -83,11 +83,11 @@ def test_life(cluster: DevCluster, api: Api, release: Helm) -> None:
         found: list[str] = api.must("GET", DEPLOYMENT)["spec"]["template"]["spec"]["containers"][0]["args"]
         return found
 
-    assert "--concurrent=64" in arguments()
+    assert "--concurrent=32" in arguments()
     release("upgrade", "--set", "concurrent=4,replicaCount=2")
     assert "--concurrent=4" in arguments()
     release("rollback", "1")
-    assert "--concurrent=64" in arguments()
+    assert "--concurrent=32" in arguments()
     release("uninstall")
     assert of_release(cluster, RELEASE) == []
     assert objects.get("web") == before
