@@ -353,7 +353,8 @@ async def test_hostile(call: Call, respond: Responder, expected: type[RegistryEr
         with pytest.raises(expected, match=message) as raised:
             await call(client)
         assert time.monotonic() - started < FAST.total + SLACK
-        assert sum(writer.sent for writer in server.writers) < 5 * MIB + BUFFERS
+        if "timed out" not in message:  # how much a flood sends until then depends on the speed of the machine
+            assert sum(writer.sent for writer in server.writers) < 5 * MIB + BUFFERS
         assert str(raised.value).isprintable()
         assert server.url in str(raised.value) or "was not found" in message
         assert len(records) >= 1
