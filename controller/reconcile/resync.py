@@ -152,25 +152,29 @@ class Resync:
         def only(object_: ArtifactRepository) -> bool:
             return any(select(object_) for select in requests)
 
+        def enqueue(object_: ArtifactRepository, _: float) -> None:
+            if only(object_):
+                self._target.enqueue(object_, Priority.LOW, unless_since=started)
+
+        are_others = await self._enqueue_waiting(only, started)
+        return not are_others or await self._visit(enqueue)
+
+    async def _enqueue_waiting(self, only: Selection, started: float) -> bool:
+        """Enqueue the objects that wait to be handled, and forget those that are gone; return if there are others."""
         listed: set[Key] = set()
         are_others = False
         async for page in self._store.list_pages(self._namespace):
             for object_ in page.objects:
                 listed.add(object_.key)
-                if only(object_):
-                    if object_.is_handled:
-                        are_others = True
-                    else:
-                        self._target.enqueue(object_, Priority.HIGH)
+                if not only(object_):
+                    continue
+                if object_.is_handled:
+                    are_others = True
+                else:
+                    self._target.enqueue(object_, Priority.HIGH)
         self._size = len(listed)
         self._target.forget_unseen(started, namespace=self._namespace, listed=listed)
-        del listed
-
-        def enqueue(object_: ArtifactRepository, _: float) -> None:
-            if only(object_):
-                self._target.enqueue(object_, Priority.LOW, unless_since=started)
-
-        return not are_others or await self._visit(enqueue)
+        return are_others
 
     async def _spread(self, *, since: float) -> bool:
         """Enqueue all objects, spread over most of the interval; return False if a request interrupts that.
