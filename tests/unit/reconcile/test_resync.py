@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from controller.api.v1alpha1 import Key
 from controller.errors import KubernetesError, KubernetesUnavailable
 from controller.reconcile import controller
 from controller.reconcile.interfaces import Page
+from controller.reconcile.resync import Resync
 from controller.reconcile.workqueue import Priority
 from tests.unit.objects import make_config
 from tests.unit.reconcile.world import MemoryStore, World
@@ -35,6 +38,17 @@ class Forbidden(MemoryStore):
             yield page
 
 
+@asynccontextmanager
+async def resyncing(world: World, **options: Any) -> AsyncIterator[Resync]:
+    """Run a resync in a world; afterwards, both are stopped."""
+    resync = world.resync(**options)
+    running = asyncio.create_task(resync.run())
+    yield resync
+    assert not running.done()
+    running.cancel()
+    await world.controller.stop(grace=0)
+
+
 @pytest.mark.looptime
 async def test_objects_are_listed_when_the_watch_begins() -> None:
     """At once, whenever it begins anew; those that wait to be handled come first. What was deleted is forgotten."""
@@ -44,21 +58,18 @@ async def test_objects_are_listed_when_the_watch_begins() -> None:
     await asyncio.sleep(5)
     world.store.put("new")
     world.registry.asked.clear()
-    resync = world.resync()
-    running = asyncio.create_task(resync.run())
-    await asyncio.sleep(1)
-    assert world.registry.asked == []
-    resync.request()
-    await asyncio.sleep(5)
-    assert world.registry.asked == ["team/new", "team/a", "team/b"]
-    world.registry.asked.clear()
-    world.store.remove(Key("team", "a"))
-    resync.request()
-    await asyncio.sleep(5)
-    assert world.registry.asked == ["team/b", "team/new"]
-    assert len(world.controller._records.ready_statuses()) == 2
-    running.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world) as resync:
+        await asyncio.sleep(1)
+        assert world.registry.asked == []
+        resync.request()
+        await asyncio.sleep(5)
+        assert world.registry.asked == ["team/new", "team/a", "team/b"]
+        world.registry.asked.clear()
+        world.store.remove(Key("team", "a"))
+        resync.request()
+        await asyncio.sleep(5)
+        assert world.registry.asked == ["team/b", "team/new"]
+        assert len(world.controller._records.ready_statuses()) == 2
 
 
 @pytest.mark.looptime
@@ -66,14 +77,12 @@ async def test_a_watch_that_cannot_be_had_does_not_hold_up_the_objects() -> None
     """They are listed after some seconds, and at the interval from then on."""
     world = World()
     key = world.store.put("web").key
-    running = asyncio.create_task(world.resync(interval=lambda: 600).run())
-    await asyncio.sleep(15)
-    assert world.ready(key) == ("True", "RepositoryReady")
-    world.registry.asked.clear()
-    await asyncio.sleep(1300)
-    assert world.registry.asked == ["team/web"]
-    running.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, interval=lambda: 600):
+        await asyncio.sleep(15)
+        assert world.ready(key) == ("True", "RepositoryReady")
+        world.registry.asked.clear()
+        await asyncio.sleep(1300)
+        assert world.registry.asked == ["team/web"]
 
 
 @pytest.mark.looptime
@@ -86,21 +95,17 @@ async def test_a_namespace_that_cannot_be_listed_is_listed_later() -> None:
         world.controller.enqueue(repository, Priority.HIGH)
     await asyncio.sleep(1)
     world.registry.asked.clear()
-    resyncs = [world.resync(namespace=namespace) for namespace in ("lost", "team")]
-    running = [asyncio.create_task(resync.run()) for resync in resyncs]
-    for resync in resyncs:
-        resync.request()
-    await asyncio.sleep(1)
-    assert world.registry.asked == ["team/web"]
-    await asyncio.sleep(600)
-    assert 10 < store.lists < 60
-    assert len(world.controller._records.ready_statuses()) == 2
-    store.error = None
-    await asyncio.sleep(60)
-    assert world.registry.asked == ["team/web", "lost/lost"]
-    for task in running:
-        task.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, namespace="lost") as one, resyncing(world, namespace="team") as another:
+        one.request()
+        another.request()
+        await asyncio.sleep(1)
+        assert world.registry.asked == ["team/web"]
+        await asyncio.sleep(600)
+        assert 10 < store.lists < 60
+        assert len(world.controller._records.ready_statuses()) == 2
+        store.error = None
+        await asyncio.sleep(60)
+        assert world.registry.asked == ["team/web", "lost/lost"]
 
 
 @pytest.mark.looptime
@@ -110,14 +115,12 @@ async def test_a_resync_that_fails_is_repeated_soon() -> None:
     world = World(store=store)
     lost = store.put("lost", namespace="lost")
     store.error = KubernetesUnavailable("busy", status=429, retry_after=20)
-    resync = asyncio.create_task(world.resync(namespace="lost").run())
-    await asyncio.sleep(4200)
-    assert 100 <= store.lists <= 210
-    store.error = None
-    await asyncio.sleep(60)
-    assert store.read(lost.key).is_handled
-    resync.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, namespace="lost"):
+        await asyncio.sleep(4200)
+        assert 100 <= store.lists <= 210
+        store.error = None
+        await asyncio.sleep(60)
+        assert store.read(lost.key).is_handled
 
 
 @pytest.mark.looptime
@@ -131,18 +134,15 @@ async def test_a_list_is_read_no_faster_than_its_objects_are_reconciled(monkeypa
     last = world.store.put("z-last").key
     world.registry.asked.clear()
     world.registry.latency = 1.0
-    resync = world.resync()
-    running = asyncio.create_task(resync.run())
-    resync.request()
-    depths = []
-    while len(world.registry.asked) < 61:
-        depths.append(len(world.controller._queue))
-        await asyncio.sleep(0.5)
-    assert max(depths) <= 5 + 1 + 2  # ready, in flight, and a page
-    assert world.registry.asked.index(str(last)) <= 1
-    assert len(set(world.registry.asked)) == 61
-    running.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world) as resync:
+        resync.request()
+        depths = []
+        while len(world.registry.asked) < 61:
+            depths.append(len(world.controller._queue))
+            await asyncio.sleep(0.5)
+        assert max(depths) <= 5 + 1 + 2  # ready, in flight, and a page
+        assert world.registry.asked.index(str(last)) <= 1
+        assert len(set(world.registry.asked)) == 61
 
 
 @pytest.mark.looptime
@@ -151,20 +151,18 @@ async def test_a_resync_verifies_at_a_steady_rate() -> None:
     world = World()
     for number in range(60):
         world.put(f"repo-{number:02}")
-    resync = asyncio.create_task(world.resync(interval=lambda: 600).run())
-    await asyncio.sleep(100)
-    world.registry.asked.clear()
-    asked, depths = [], []
-    for _ in range(90):
-        await asyncio.sleep(20)
-        asked.append(len(world.registry.asked))
-        depths.append(len(world.controller._queue))
-    rates = [later - earlier for earlier, later in pairwise(asked)]
-    assert 100 <= asked[-1] <= 150
-    assert max(rates) <= 6
-    assert max(depths) <= 4
-    resync.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, interval=lambda: 600):
+        await asyncio.sleep(100)
+        world.registry.asked.clear()
+        asked, depths = [], []
+        for _ in range(90):
+            await asyncio.sleep(20)
+            asked.append(len(world.registry.asked))
+            depths.append(len(world.controller._queue))
+        rates = [later - earlier for earlier, later in pairwise(asked)]
+        assert 100 <= asked[-1] <= 150
+        assert max(rates) <= 6
+        assert max(depths) <= 4
 
 
 @pytest.mark.looptime
@@ -174,21 +172,18 @@ async def test_a_request_interrupts_a_resync_which_is_finished_later() -> None:
     for number in range(40):
         world.put(f"repo-{number:02}")
     await asyncio.sleep(1)
-    resync = world.resync(interval=lambda: 1000)
-    running = asyncio.create_task(resync.run())
-    await world.until(lambda: len(world.registry.asked) == 80)  # created, and verified at the first list
-    world.registry.asked.clear()
-    await world.until(lambda: len(world.registry.asked) == 20)
-    for _ in range(3):
-        resync.request(lambda object_: object_.key.name == "repo-00")
-        await asyncio.sleep(1)
-    assert world.registry.asked.count("team/repo-00") == 4
-    started = world.clock.monotonic()
-    await world.until(lambda: len(set(world.registry.asked)) == 40)
-    assert world.clock.monotonic() - started < 1000
-    assert len(world.registry.asked) <= 45
-    running.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, interval=lambda: 1000) as resync:
+        await world.until(lambda: len(world.registry.asked) == 80)  # created, and verified at the first list
+        world.registry.asked.clear()
+        await world.until(lambda: len(world.registry.asked) == 20)
+        for _ in range(3):
+            resync.request(lambda object_: object_.key.name == "repo-00")
+            await asyncio.sleep(1)
+        assert world.registry.asked.count("team/repo-00") == 4
+        started = world.clock.monotonic()
+        await world.until(lambda: len(set(world.registry.asked)) == 40)
+        assert world.clock.monotonic() - started < 1000
+        assert len(world.registry.asked) <= 45
 
 
 @pytest.mark.looptime
@@ -198,16 +193,14 @@ async def test_an_object_that_was_deleted_while_its_list_is_read_is_left_alone()
     for number in range(6):
         world.put(f"repo-{number}")
     await asyncio.sleep(1)
-    running = asyncio.create_task(world.resync(interval=lambda: 600).run())
-    await asyncio.sleep(12)
-    world.controller.deleted(world.store.remove(Key("team", "repo-5")))
-    world.store.remove(Key("team", "repo-4"))  # nobody tells of this one
-    world.registry.asked.clear()
-    await asyncio.sleep(1400)
-    assert set(world.registry.asked) == {f"team/repo-{number}" for number in range(4)}
-    assert len(world.controller._records.ready_statuses()) == 4
-    running.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, interval=lambda: 600):
+        await asyncio.sleep(12)
+        world.controller.deleted(world.store.remove(Key("team", "repo-5")))
+        world.store.remove(Key("team", "repo-4"))  # nobody tells of this one
+        world.registry.asked.clear()
+        await asyncio.sleep(1400)
+        assert set(world.registry.asked) == {f"team/repo-{number}" for number in range(4)}
+        assert len(world.controller._records.ready_statuses()) == 4
 
 
 @pytest.mark.looptime
@@ -221,28 +214,22 @@ async def test_a_slow_registry_does_not_hold_up_the_others(monkeypatch: pytest.M
         world.put(f"swift-{number:02}", {"registry": "swift"})
     await world.until(lambda: len(world.store.writes) == 80)
     world.registries["slow"].latency = 3600.0
-    resync = world.resync()
-    running = asyncio.create_task(resync.run())
-    resync.request()
-    world.registries["swift"].asked.clear()
-    await asyncio.sleep(60)
-    assert len(world.registries["swift"].asked) == 40
-    running.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world) as resync:
+        resync.request()
+        world.registries["swift"].asked.clear()
+        await asyncio.sleep(60)
+        assert len(world.registries["swift"].asked) == 40
 
 
 @pytest.mark.looptime
 async def test_an_empty_cluster_is_listed_again() -> None:
     """At each interval, although there is nothing to spread."""
     world = World()
-    resync = asyncio.create_task(world.resync(interval=lambda: 60).run())
-    await asyncio.sleep(200)
-    key = world.store.put("web").key
-    await asyncio.sleep(100)
-    assert world.ready(key) == ("True", "RepositoryReady")
-    assert not resync.done()
-    resync.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, interval=lambda: 60):
+        await asyncio.sleep(200)
+        key = world.store.put("web").key
+        await asyncio.sleep(100)
+        assert world.ready(key) == ("True", "RepositoryReady")
 
 
 @pytest.mark.looptime
@@ -254,15 +241,12 @@ async def test_requests_that_cannot_be_served_do_not_add_up() -> None:
     for repository in (lost, other):
         world.controller.enqueue(repository, Priority.HIGH)
     await asyncio.sleep(1)
-    resync = world.resync(namespace="lost", interval=lambda: 1e7)
-    running = asyncio.create_task(resync.run())
-    await asyncio.sleep(20)
-    for _ in range(2000):
-        resync.request(lambda object_: object_.key == lost.key)
-        await asyncio.sleep(300)
-    world.registry.asked.clear()
-    store.error = None
-    await asyncio.sleep(120)
-    assert sorted(world.registry.asked) == ["lost/lost", "lost/other"]
-    running.cancel()
-    await world.controller.stop(grace=0)
+    async with resyncing(world, namespace="lost", interval=lambda: 1e7) as resync:
+        await asyncio.sleep(20)
+        for _ in range(2000):
+            resync.request(lambda object_: object_.key == lost.key)
+            await asyncio.sleep(300)
+        world.registry.asked.clear()
+        store.error = None
+        await asyncio.sleep(120)
+        assert sorted(world.registry.asked) == ["lost/lost", "lost/other"]
