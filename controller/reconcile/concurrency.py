@@ -15,17 +15,23 @@ from typing import Final
 
 from controller.reconcile.interfaces import Clock
 
-MINIMUM: Final = 16
-"""Reconciles per registry that are always allowed, and enough where the CPU is the limit."""
+MINIMUM: Final = 8
+"""Reconciles per registry that are always allowed, and nearly enough where the CPU is the limit."""
 
-_TOLERATED: Final = 0.02
-"""Lag above which the limit is lowered, in seconds."""
+_TOLERATED: Final = 0.002
+"""Mean lag above which the limit is lowered, in seconds: some lag is normal, even with few reconciles."""
+
+_WEIGHT: Final = 0.2
+"""Weight of one measurement in the mean, which is exponential."""
 
 _INTERVAL: Final = 0.05
 """Seconds between two measurements, while reconciles are in progress."""
 
 _DECREASE: Final = 0.7
-"""Factor of the limit after a measurement above the tolerated lag; after any other, it grows by one."""
+"""Factor of the limit, per measurement, while the mean lag is above the tolerated one."""
+
+_INCREASE: Final = 1.0
+"""What is added to the limit, per measurement, without lag; less, the closer the mean is to the tolerated lag."""
 
 
 class AdaptiveLimit:
@@ -34,40 +40,48 @@ class AdaptiveLimit:
     Args:
         maximum: The upper limit.
         clock: The time.
+        is_busy: Returns whether reconciles are in progress.
+        on_growth: Called if the limit may have grown.
     """
 
-    def __init__(self, maximum: int, clock: Clock) -> None:
+    def __init__(
+        self, maximum: int, clock: Clock, *, is_busy: Callable[[], bool], on_growth: Callable[[], None]
+    ) -> None:
         self._minimum = min(MINIMUM, maximum)
         self._maximum = maximum
         self._clock = clock
+        self._is_busy = is_busy
+        self._on_growth = on_growth
         self._limit = float(self._minimum)
+        self._mean = 0.0
+        """Mean lag, in seconds."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def current(self) -> int:
         """The limit."""
-        return int(self._limit)
+        return round(self._limit)
 
-    def measure(self, *, on_growth: Callable[[], None]) -> None:
-        """Measure the lag once, in a moment. Call it when a reconcile starts: an idle event loop is left asleep.
-
-        Args:
-            on_growth: Called if the limit has grown.
-        """
+    def measure(self) -> None:
+        """Measure the lag from now on, until nothing is in progress: an idle event loop is left asleep."""
         if self._timer is None:
             due = self._clock.monotonic() + _INTERVAL
-            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._adapt, due, on_growth)
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._adapt, due)
 
     def stop(self) -> None:
-        """Cancel the measurement."""
+        """Measure no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _adapt(self, due: float, on_growth: Callable[[], None]) -> None:
+    def _adapt(self, due: float) -> None:
         self._timer = None
-        if self._clock.monotonic() - due > _TOLERATED:
+        lag = max(self._clock.monotonic() - due, 0.0)
+        self._mean += _WEIGHT * (lag - self._mean)
+        if self._mean > _TOLERATED:
             self._limit = max(self._limit * _DECREASE, self._minimum)
         elif self._limit < self._maximum:
-            self._limit = min(self._limit + 1, self._maximum)
-            on_growth()
+            self._limit = min(self._limit + _INCREASE * (1 - self._mean / _TOLERATED), self._maximum)
+            self._on_growth()
+        if self._is_busy():
+            self.measure()

@@ -90,7 +90,9 @@ class Controller:
             writes=writes,
         )
         self._workers = Workers()
-        self._limit = AdaptiveLimit(max_concurrent, clock)
+        self._limit = AdaptiveLimit(
+            max_concurrent, clock, is_busy=lambda: self._workers.are_busy, on_growth=self._dispatch
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._running = False
         metrics.observe_queue(lambda: self._queue.depth, self._records.ready_statuses)
@@ -237,7 +239,7 @@ class Controller:
             return
         while (item := self._next_item()) is not None:
             self._workers.start(item.lane, item.priority, self._process(item), on_done=self._dispatch)
-            self._limit.measure(on_growth=self._dispatch)
+            self._limit.measure()
         self._arm_timer()
 
     def _next_item(self) -> Item[Key, ArtifactRepository] | None:

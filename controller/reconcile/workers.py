@@ -24,6 +24,11 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._afterwards: set[asyncio.Task[None]] = set()
 
+    @property
+    def are_busy(self) -> bool:
+        """Whether reconciles are in progress."""
+        return bool(self._tasks)
+
     def start(
         self, lane: Hashable, priority: Priority, work: Coroutine[Any, Any, None], *, on_done: Callable[[], None]
     ) -> None:

@@ -33,6 +33,7 @@ from controller.errors import (
     RegistryUnavailable,
     TLSVerificationFailed,
 )
+from controller.reconcile.concurrency import MINIMUM
 from controller.reconcile.registries import ManagedRegistry
 from controller.reconcile.workqueue import Priority
 from tests.unit.objects import make_config
@@ -1095,14 +1096,13 @@ async def test_throttled_writes_are_held_back(world: World) -> None:
     attempts: list[float] = []
     world.store.before_write = lambda: attempts.append(world.clock.monotonic())
     busy = KubernetesUnavailable("busy", status=429, retry_after=20)
-    world.store.errors = [busy] * 18
+    world.store.errors = [busy] * (MINIMUM + 2)
     started = world.clock.monotonic()
     keys = [world.put(f"repo-{number}") for number in range(400)]
     await world.until(lambda: not world.store.errors)
-    assert len([at for at in attempts if at < started + 20]) == 16  # those that were in flight
-    assert len(attempts) == 18
-    asked = len(world.registry.asked)
-    assert asked == 18
+    assert len([at for at in attempts if at < started + 20]) == MINIMUM  # those that were in flight
+    assert len(attempts) == MINIMUM + 2
+    assert len(world.registry.asked) == MINIMUM + 2
     await world.until(lambda: all(world.ready(key)[0] == "True" for key in keys))
     assert attempts[-1] - started < 90
 
