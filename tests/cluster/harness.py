@@ -54,7 +54,8 @@ def audit_flags(audit_log: Path) -> list[str]:
     """
     policy = audit_log.with_name("policy.yaml")
     policy.write_text(yaml.safe_dump(_AUDIT_POLICY))
-    return [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}"]
+    never_rotated = "--audit-log-maxsize=100000"  # in MB; where it is rotated, positions in it mean nothing
+    return [f"--audit-log-path={audit_log}", f"--audit-policy-file={policy}", never_rotated]
 
 
 @contextmanager
@@ -547,11 +548,11 @@ class AccessLog:
     _ENTRY = re.compile(r'^\S+ - - \[[^]]*\] "(\S+) (\S+) HTTP/1\.1" (\d+) .* "([^"]*)"$')
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def mark(self) -> int:
         """Return a position: now."""
-        return self._path.stat().st_size
+        return self.path.stat().st_size
 
     def since(self, mark: int, *, path: str = "/v2/", agent: str = OPERATOR_AGENT) -> list[str]:
         """Return a client's requests since a position: method, path without query, and status.
@@ -561,7 +562,7 @@ class AccessLog:
             path: What the requests' paths begin with.
             agent: What the client calls itself, or the beginning of it.
         """
-        with self._path.open("rb") as log:
+        with self.path.open("rb") as log:
             log.seek(mark)
             entries = [self._ENTRY.match(line.decode()) for line in log.read().splitlines()]
         return [
