@@ -8,7 +8,7 @@ import click
 from hack.benchmarks import Results, table
 from tests.benchmark.drawing import draw
 from tests.benchmark.installation import interpreter
-from tests.benchmark.rounds import compare
+from tests.benchmark.rounds import Lengths, at_scale, compare
 from tests.cluster.harness import ROOT
 
 _PICTURE = ROOT / "docs" / "benchmarks.svg"
@@ -29,6 +29,11 @@ _RECORD = ROOT / "docs" / "benchmarks.json"
 @click.option("--sizes", default="100,1000,10000", show_default=True, help="Numbers of objects.")
 @click.option("--alternations", type=click.IntRange(1), default=5, show_default=True, help="How often each one runs.")
 @click.option("--singles", type=click.IntRange(2), default=200, show_default=True, help="Objects one after the other.")
+@click.option(
+    "--large",
+    type=click.IntRange(1),
+    help="Measure other things instead: growth to so many objects, resyncs, and shards; 100000 take half an hour.",
+)
 @click.option("--short", is_flag=True, help="Fifty objects, once; a registry's outage of a second.")
 @click.option(
     "--output",
@@ -43,6 +48,7 @@ def main(
     sizes: str,
     alternations: int,
     singles: int,
+    large: int | None,
     *,
     short: bool,
     output: Path,
@@ -54,10 +60,12 @@ def main(
     """
     counts = sorted(int(size) for size in sizes.split(","))
     timings: dict[str, str] = {}
+    lengths = Lengths()
     rest = 120.0
     if short:
         counts, alternations, singles = [50], 1, 5
         timings = {"unavailableAfter": "1s", "probeInterval": "500ms"}
+        lengths = Lengths(batch=50, interval="4s", resync=10.0, sharded=40, latency=0.02)
         rest = 3.0
     output.mkdir(parents=True, exist_ok=True)
     python = Path(sys.executable) if short else interpreter(output / "venv", base)
@@ -65,21 +73,30 @@ def main(
     def keep(results: Results) -> None:
         results.save(output / "results.json")
         (output / "results.md").write_text(table(results) + "\n")
-        draw(results, output / "growth.svg")
+        if not large:
+            draw(results, output / "growth.svg")
 
-    results = compare(
-        sizes=counts,
-        alternations=alternations,
-        singles=singles,
-        peer=peer,
-        timings=timings,
-        rest=rest,
-        python=python,
-        say=lambda line: click.echo(line, err=True),
-        keep=keep,
-    )
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if large:
+        results = at_scale(large, lengths, python, say)
+        keep(results)
+    else:
+        results = compare(
+            sizes=counts,
+            alternations=alternations,
+            singles=singles,
+            peer=peer,
+            timings=timings,
+            rest=rest,
+            python=python,
+            say=say,
+            keep=keep,
+        )
     click.echo(table(results))
     if record:
+        results = results.added_to(Results.load(_RECORD))
         results.save(_RECORD)
         draw(results, _PICTURE)
 

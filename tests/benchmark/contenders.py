@@ -9,24 +9,38 @@ from controller.reconcile.workers import LOW_PRIORITY_SHARE
 from controller.runner import Scope
 from devcluster.process import ServerProcess
 from tests.benchmark.stage import Contender, Running, Stage
-from tests.cluster.harness import OPERATOR_AGENT, ROOT, OperatorProcess, operator_config, operator_kubeconfig
+from tests.cluster.harness import (
+    OPERATOR_AGENT,
+    OPERATOR_NAMESPACE,
+    ROOT,
+    OperatorProcess,
+    operator_config,
+    operator_kubeconfig,
+)
 
 FLOOR_AGENT = "floor"
+LEADER_ELECTION = ("--leader-elect", "--lease-namespace", OPERATOR_NAMESPACE)
+"""Arguments of a replica: what is the default in a Pod."""
 
 
-def operator(timings: dict[str, Any], python: Path) -> Contender:
+def operator(
+    timings: dict[str, Any], python: Path, *, registry_url: str | None = None, arguments: Sequence[str] = ()
+) -> Contender:
     """Return the operator.
 
     Args:
         timings: Timings in its configuration that are not the default's.
         python: The interpreter that runs it.
+        registry_url: The registry; None for the stage's own.
+        arguments: Further arguments.
     """
 
     def prepare(stage: Stage, directory: Path) -> ServerProcess:
         return OperatorProcess(
             directory,
-            config=operator_config(stage.cluster.registry_url, timings=timings),
+            config=operator_config(registry_url or stage.cluster.registry_url, timings=timings),
             kubeconfig=operator_kubeconfig(stage.cluster),
+            arguments=tuple(arguments),
             python=python,
         ).process
 

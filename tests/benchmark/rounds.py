@@ -4,15 +4,35 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from controller import __version__
 from hack.benchmarks import Figures, Results, Run
-from tests.benchmark import contenders, scenarios
+from tests.benchmark import contenders, scale, scenarios
 from tests.benchmark.stage import Contender, stage
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How much the scenarios of scale measure, and how long.
+
+    Args:
+        batch: How many objects are created at a time.
+        interval: The interval of their resyncs.
+        resync: How long to measure resyncs, in seconds.
+        sharded: The number of objects that are shared by several operators.
+        latency: What each request to the registry takes longer then, in seconds.
+    """
+
+    batch: int = 10_000
+    interval: str = "5m"
+    resync: float = 120.0
+    sharded: int = 600
+    latency: float = 0.1
 
 
 def compare(
@@ -53,7 +73,8 @@ def compare(
                 bare = contenders.floor(python, verify=True) if is_last else None
                 measured = _round(contender, size, singles, bare=bare, outage=is_last and number == 0)
                 if size == max(sizes) and contender in rivals and number == 0:
-                    measured |= _long_round(contender, size, rest)
+                    elected = contenders.operator(timings, python, arguments=contenders.LEADER_ELECTION)
+                    measured |= _long_round(contender, size, rest, elected=elected if contender is operator else None)
                 figures |= measured
                 say(f"alternation {number + 1}, {contender.name}: " + _in_short(measured))
             runs.append(Run(contender.name, number, _with_cost_of_objects(figures, sizes)))
@@ -61,14 +82,51 @@ def compare(
     return results
 
 
-def _long_round(contender: Contender, size: int, seconds: float) -> Figures:
-    """Run what one contender does once with the largest number of objects: a crowd, and then nothing."""
+def at_scale(size: int, lengths: Lengths, python: Path, say: Progress) -> Results:
+    """Run the scenarios of scale once, with the operator alone.
+
+    Args:
+        size: A large number of objects.
+        lengths: How much is measured.
+        python: The interpreter that runs the operator.
+        say: Takes a line for people after each part.
+    """
+    figures: Figures = {}
+
+    def add(prefix: str, measured: Figures) -> None:
+        figures.update(_named(prefix, measured))
+        say(f"{prefix}: {_in_short(measured)}")
+
+    def sharded(registry_url: str, arguments: Sequence[str]) -> Contender:
+        return contenders.operator({}, python, registry_url=registry_url, arguments=["--concurrent=4", *arguments])
+
+    with stage() as here:
+        add(f"shards/{lengths.sharded}", scale.shards(sharded, here, lengths.sharded, latency=lengths.latency))
+    with stage() as here:
+        operator = contenders.operator({"resyncInterval": lengths.interval}, python)
+        add(f"large/{size}", scale.growth(operator, here, size, batch=lengths.batch))
+        add(f"large/{size}", scale.large(operator, here, size, seconds=lengths.resync))
+    return Results(_environment(python), [], [Run(operator.name, 0, figures)])
+
+
+def _long_round(contender: Contender, size: int, seconds: float, *, elected: Contender | None) -> Figures:
+    """Run what one contender does once with the largest number of objects: a crowd, and then nothing.
+
+    Args:
+        contender: Who.
+        size: The number of objects.
+        seconds: How long nothing happens.
+        elected: The same as one of several replicas, where it can be that.
+    """
     with stage() as here:
         crowd = scenarios.crowd(contender, here, size)
-        rest = scenarios.rest(contender, here, seconds)
-    return {f"crowd/{size}/{name}": value for name, value in crowd.items()} | {
-        f"rest/{size}/{name}": value for name, value in rest.items()
-    }
+        rest = scenarios.rest(elected or contender, here, seconds)
+        standby = scenarios.standby(elected, here, seconds) if elected else {}
+    return _named(f"crowd/{size}", crowd) | _named(f"rest/{size}", rest) | _named(f"standby/{size}", standby)
+
+
+def _named(prefix: str, figures: Figures) -> Figures:
+    return {f"{prefix}/{name}": value for name, value in figures.items()}
 
 
 def _round(contender: Contender, size: int, singles: int, *, bare: Contender | None, outage: bool) -> Figures:
@@ -76,7 +134,7 @@ def _round(contender: Contender, size: int, singles: int, *, bare: Contender | N
     figures: Figures = {}
 
     def add(scenario: str, measured: Figures) -> None:
-        figures.update({f"{scenario}/{size}/{name}": value for name, value in measured.items()})
+        figures.update(_named(f"{scenario}/{size}", measured))
 
     with stage() as here:
         add("burst", scenarios.burst(contender, here, size))

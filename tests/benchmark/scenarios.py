@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from controller.api.v1alpha1 import REQUESTED_AT_ANNOTATION
 from hack.benchmarks import Figures
 from tests.benchmark.contenders import reconfigure
-from tests.benchmark.stage import Contender, Running, Stage
+from tests.benchmark.stage import Contender, Heads, Running, Stage
 from tests.cluster import harness
 
 _WITHIN = 600.0
 """Longest time for one wait, in seconds."""
 
-_POLL = 0.02
 _FEWEST = 5
 """Fewest objects of another namespace that are timed during a burst."""
 
@@ -87,32 +86,21 @@ def verify(operator: Contender, bare: Contender, stage: Stage, size: int) -> Fig
     """
     with Running(operator, stage) as running:
         running.cpu()
-        mark = stage.access_log.mark()
+        heads = Heads(stage)
         reconfigure(running, stage, {"resyncInterval": "11m"})
-        ours = _heads_per_second(stage, mark, size)
+        ours = _per_second(heads, size)
         writes = len(running.writes())
-    mark = stage.access_log.mark()
+    heads = Heads(stage)
     with Running(bare, stage):
-        floor = _heads_per_second(stage, mark, size)
+        floor = _per_second(heads, size)
     return {"rate": ours, "floor": floor, "share": ours / floor, "writes": writes}
 
 
-def _heads_per_second(stage: Stage, mark: int, count: int) -> float:
-    """Return the rate of so many HEAD requests, as the registry sees them."""
-    seen, begun = 0, 0.0
-    deadline = time.monotonic() + _WITHIN
-    with stage.cluster.registry.log.open("rb") as log:
-        log.seek(mark)
-        while seen < count:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{seen} of {count} objects were verified within {_WITHIN:g} s")
-            new = log.read().count(b'"HEAD /v2/')
-            seen += new
-            if new and not begun:
-                begun, count = time.monotonic(), count - new
-                seen = 0
-            time.sleep(_POLL)
-    return count / (time.monotonic() - begun)
+def _per_second(heads: Heads, count: int) -> float:
+    """Return the rate of so many HEAD requests, from the first one on."""
+    begun = heads.wait(1, within=_WITHIN)
+    first = heads.count()
+    return (count - first) / (heads.wait(count, within=_WITHIN) - begun)
 
 
 def outage(operator: Contender, stage: Stage) -> Figures:
@@ -142,7 +130,7 @@ def outage(operator: Contender, stage: Stage) -> Figures:
 def crowd(contender: Contender, stage: Stage, size: int) -> Figures:
     """Measure how soon objects of another namespace are Ready while a burst is served."""
     names = stage.create(size)
-    beside = stage.beside()
+    beside = stage.beside(f"{stage.objects.namespace}-beside")
     with (
         stage.watch() as watch,
         beside.watch() as seen,
@@ -174,6 +162,28 @@ def rest(contender: Contender, stage: Stage, seconds: float) -> Figures:
             "api": len(running.api_requests()) * per_hour,
             "registry": len(running.registry_requests()) * per_hour,
         }
+
+
+def standby(contender: Contender, stage: Stage, seconds: float) -> Figures:
+    """Measure what a second replica costs per hour, beside a leader with nothing to do.
+
+    Args:
+        contender: Takes part in leader election.
+        stage: Where.
+        seconds: How long to measure.
+    """
+    with Running(contender, stage) as leader:
+        leader.cpu()
+        with Running(contender, stage) as running:
+            cpu = running.cpu()
+            running.mark()
+            time.sleep(seconds)
+            per_hour = 3600 / seconds
+            return {
+                "cpu": (harness.cpu_seconds(running.pid) - cpu) * per_hour,
+                "memory": running.peak_megabytes(),
+                "api": len(running.api_requests()) * per_hour,
+            }
 
 
 def _requested_now() -> dict[str, dict[str, dict[str, str]]]:

@@ -25,6 +25,7 @@ _QUIET_WITHIN = 300.0
 _SILENCE = 200.0
 """Longest time without any news of an object, in seconds: an outage is told of after a minute."""
 
+_POLL = 0.02
 _OPENINGS = 10
 """How often a watch may end in a row without having told anything."""
 
@@ -54,9 +55,8 @@ class Stage:
         os.sync()  # what is still to be written to the disk would slow down whoever comes next
         return names
 
-    def beside(self) -> Self:
+    def beside(self, name: str) -> Self:
         """Return the same servers with another namespace, which is made."""
-        name = f"{self.objects.namespace}-beside"
         self.objects.api.must("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         return replace(self, objects=Objects(self.objects.api, name))
 
@@ -76,6 +76,46 @@ def stage() -> Iterator[Stage]:
             api.must("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
             yield Stage(cluster, Objects(api, NAMESPACE), Audit(audit_log), AccessLog(cluster.registry.log))
             api.close()
+
+
+class Heads:
+    """Counts the HEAD requests that the registry has answered, from now on.
+
+    Args:
+        stage: Where.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._log = stage.access_log.path
+        self._position = stage.access_log.mark()
+        self._count = 0
+
+    def count(self) -> int:
+        """Return their number; reads only what is new in the log."""
+        with self._log.open("rb") as log:
+            log.seek(self._position)
+            new = log.read()
+        whole = new.rfind(b"\n") + 1
+        self._position += whole
+        self._count += new[:whole].count(b'"HEAD /v2/')
+        return self._count
+
+    def wait(self, count: int, *, within: float) -> float:
+        """Return when so many were answered, on time.monotonic().
+
+        Args:
+            count: How many.
+            within: For how many seconds to wait.
+
+        Raises:
+            TimeoutError: The time is over.
+        """
+        deadline = time.monotonic() + within
+        while self.count() < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._count} of {count} objects were verified within {within:g} s")
+            time.sleep(_POLL)
+        return time.monotonic()
 
 
 class ReadyWatch:
