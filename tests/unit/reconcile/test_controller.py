@@ -674,11 +674,11 @@ async def test_backoffs_of_registry_and_api_server_are_separate(world: World, fa
     key = world.put("web")
     for _ in range(failures):
         asked = len(world.registry.asked)
-        await world.until(lambda asked=asked: len(world.registry.asked) > asked)  # type: ignore[misc]
+        await world.until(lambda asked=asked: len(world.registry.asked) > asked, every=0.1)  # type: ignore[misc]
     world.registry.error = None
     world.store.errors = [KubernetesUnavailable("500", status=500)]
     asked = len(world.registry.asked)
-    await world.until(lambda: len(world.registry.asked) > asked)
+    await world.until(lambda: len(world.registry.asked) > asked, every=0.1)
     await asyncio.sleep(0.3)
     assert world.ready(key) == ("True", "RepositoryReady")
 

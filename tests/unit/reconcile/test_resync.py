@@ -175,13 +175,13 @@ async def test_a_request_interrupts_a_resync_which_is_finished_later() -> None:
     async with resyncing(world, interval=lambda: 1000) as resync:
         await world.until(lambda: len(world.registry.asked) == 80)  # created, and verified at the first list
         world.registry.asked.clear()
-        await world.until(lambda: len(world.registry.asked) == 20)
+        await world.until(lambda: len(world.registry.asked) >= 20, every=0.5)
         for _ in range(3):
             resync.request(lambda object_: object_.key.name == "repo-00")
             await asyncio.sleep(1)
         assert world.registry.asked.count("team/repo-00") == 4
         started = world.clock.monotonic()
-        await world.until(lambda: len(set(world.registry.asked)) == 40)
+        await world.until(lambda: len(set(world.registry.asked)) == 40, every=0.5)
         assert world.clock.monotonic() - started < 1000
         assert len(world.registry.asked) <= 45
 
@@ -234,7 +234,7 @@ async def test_an_empty_cluster_is_listed_again() -> None:
 
 @pytest.mark.looptime
 async def test_requests_that_cannot_be_served_do_not_add_up() -> None:
-    """The API server fails for a week while requests go on: they are served together in the end."""
+    """The API server fails for a day while requests go on: they are served together in the end."""
     store = Forbidden()
     world = World(store=store)
     lost, other = store.put("lost", namespace="lost"), store.put("other", namespace="lost")
@@ -243,7 +243,7 @@ async def test_requests_that_cannot_be_served_do_not_add_up() -> None:
     await asyncio.sleep(1)
     async with resyncing(world, namespace="lost", interval=lambda: 1e7) as resync:
         await asyncio.sleep(20)
-        for _ in range(2000):
+        for _ in range(288):
             resync.request(lambda object_: object_.key == lost.key)
             await asyncio.sleep(300)
         world.registry.asked.clear()

@@ -288,11 +288,16 @@ class World:
         """Tell whether an object has a condition."""
         return bool(self.store.read(key).condition(type_))
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let time pass until a condition is true, an hour at most."""
+    async def until(self, condition: Callable[[], bool], *, every: float = 0.01) -> None:
+        """Let time pass until a condition is true, an hour at most.
+
+        Args:
+            condition: The condition.
+            every: Seconds between two looks at it; looking takes real time.
+        """
         async with asyncio.timeout(3600):
             while not condition():  # noqa: ASYNC110 - the world does not tell
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(every)
 
     async def verify_all(self) -> None:
         """Have all objects reconciled as soon as possible, after those that wait to be handled."""
