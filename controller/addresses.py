@@ -186,7 +186,7 @@ class RegistryAddresses:
         longest = max(filter(None, (self.uri, self.host, self.container_runtime, self.cluster_network)), key=len)
         if (length := len(longest) + 1 + len(path)) > MAX_REFERENCE:
             raise InvalidNameError(
-                f"reference {longest}/… has {length} characters, clients accept at most {MAX_REFERENCE}"
+                f"reference {longest}/... has {length} characters, clients accept at most {MAX_REFERENCE}"
             )
 
 

@@ -56,7 +56,7 @@ def describe(error: ValidationError) -> str:
 
 
 def _shortened(sentence: str) -> str:
-    return sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}…"
+    return sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_MAX_SENTENCE]}..."
 
 
 def _sentence(detail: ErrorDetails) -> str:

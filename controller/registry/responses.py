@@ -88,7 +88,7 @@ def printable(text: str) -> str:
     if len(whole) > _MAX_SCANNED and REDACTED in text:  # its end may be the first half of a secret
         text = text[: text.rindex(REDACTED) + len(REDACTED)]
     shown = "".join(char if char.isprintable() else " " for char in text[: _MAX_SHOWN + 1])
-    return f"{shown[:_MAX_SHOWN]}…" if len(shown) > _MAX_SHOWN else shown
+    return f"{shown[:_MAX_SHOWN]}..." if len(shown) > _MAX_SHOWN else shown
 
 
 def parse_object(body: bytes) -> dict[str, Any] | None:

@@ -333,4 +333,4 @@ def test_printable() -> None:
     """Short printable text is kept; other text is cut and sanitised."""
     assert printable("Größe 5 ✓") == "Größe 5 ✓"
     assert printable("a\nb") == "a b"
-    assert printable("x" * 201) == "x" * 200 + "…"
+    assert printable("x" * 201) == "x" * 200 + "..."
