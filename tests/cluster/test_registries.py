@@ -194,9 +194,9 @@ def test_a_damaged_repository(start: StartRegistry, objects: Objects, start_oper
     for number in range(3):
         objects.create(f"new-{number}")
         objects.wait_ready(f"new-{number}", within=2, tell=operator.log)
-    seen = objects.get("bad")
+    unavailable = ("Unknown", "RegistryUnavailable")
+    seen = objects.wait("bad", lambda bad: ready(bad) == unavailable, tell=operator.log)
     path = seen["status"]["uri"].partition("/")[2]
-    assert ready(seen) == ("Unknown", "RegistryUnavailable")
     assert message(seen).startswith(f"{registry.url}: {path}: 500 ")
     assert operator.metrics()['artifact_repository_registry_up{registry="artifacts"}'] == 1
     assert "is unavailable" not in operator.log()
