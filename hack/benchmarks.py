@@ -162,7 +162,7 @@ def _kilobytes(value: float) -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.3g}" if value < _LARGE else f"{value:,.0f}"
 
 
 def _per_second(value: float) -> str:
