@@ -152,16 +152,7 @@ def crowd(contender: Contender, stage: Stage, size: int) -> Figures:
 def rest(contender: Contender, stage: Stage, seconds: float) -> Figures:
     """Measure what a contender costs per hour while nothing happens, all objects being Ready."""
     with Running(contender, stage) as running:
-        cpu = running.cpu()
-        running.mark()
-        time.sleep(seconds)
-        per_hour = 3600 / seconds
-        return {
-            "cpu": (harness.cpu_seconds(running.pid) - cpu) * per_hour,
-            "writes": len(running.writes()) * per_hour,
-            "api": len(running.api_requests()) * per_hour,
-            "registry": len(running.registry_requests()) * per_hour,
-        }
+        return _per_hour(running, seconds)
 
 
 def standby(contender: Contender, stage: Stage, seconds: float) -> Figures:
@@ -175,15 +166,20 @@ def standby(contender: Contender, stage: Stage, seconds: float) -> Figures:
     with Running(contender, stage) as leader:
         leader.cpu()
         with Running(contender, stage) as running:
-            cpu = running.cpu()
-            running.mark()
-            time.sleep(seconds)
-            per_hour = 3600 / seconds
-            return {
-                "cpu": (harness.cpu_seconds(running.pid) - cpu) * per_hour,
-                "memory": running.peak_megabytes(),
-                "api": len(running.api_requests()) * per_hour,
-            }
+            return _per_hour(running, seconds) | {"memory": running.peak_megabytes()}
+
+
+def _per_hour(running: Running, seconds: float) -> Figures:
+    cpu = running.cpu()
+    running.mark()
+    time.sleep(seconds)
+    share = seconds / 3600
+    return {
+        "cpu": (harness.cpu_seconds(running.pid) - cpu) / share,
+        "writes": len(running.writes()) / share,
+        "api": len(running.api_requests()) / share,
+        "registry": len(running.registry_requests()) / share,
+    }
 
 
 def _requested_now() -> dict[str, dict[str, dict[str, str]]]:
