@@ -20,6 +20,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -95,6 +96,8 @@ class LeaderElector:
         self._timings = timings or LeaseTimings()
         self._rng = rng
         self._clock = clock
+        self._written: dict[str, Any] | None = None
+        """The Lease as this candidate last wrote it; None if it may have changed since."""
         self._seen: tuple[object, float] | None = None
         """The spec of the Lease when it last changed, and the time of that on our clock."""
         self._expires_at: float | None = None
@@ -216,6 +219,12 @@ class LeaderElector:
         self._log.log(logging.WARNING, (action, problem), message, action, self._name, problem)
 
     async def _try_acquire_or_renew(self, now: float) -> bool:
+        """Write the Lease unless another candidate holds it; return whether it was written."""
+        lease, self._written = self._written, None
+        if lease is not None:
+            # Most often nobody else has written it: one request, not two. Its resourceVersion proves that.
+            with suppress(Conflict, ObjectGone):
+                return await self._write(lease, now)
         try:
             lease = await self._api.request("GET", f"{self._collection}/{self._name}")
         except ObjectGone:
@@ -227,8 +236,7 @@ class LeaderElector:
                 "metadata": {"name": self._name},
                 "spec": self._spec({}),
             }
-            _spec_of(await self._api.request("POST", self._collection, body=body))
-            return True
+            return self._note_written(await self._api.request("POST", self._collection, body=body), now)
         spec = _spec_of(lease)
         renewed = self._seen is not None and self._seen[0] != spec
         if self._seen is None or renewed:
@@ -243,8 +251,16 @@ class LeaderElector:
                 if renewed:
                     self._leader_alive_until = expires
                 return False
-        lease["spec"] = self._spec(spec)
-        _spec_of(await self._api.request("PUT", f"{self._collection}/{self._name}", body=lease))
+        return await self._write(lease, now)
+
+    async def _write(self, lease: dict[str, Any], now: float) -> bool:
+        body = lease | {"spec": self._spec(_spec_of(lease))}
+        return self._note_written(await self._api.request("PUT", f"{self._collection}/{self._name}", body=body), now)
+
+    def _note_written(self, lease: dict[str, Any], now: float) -> bool:
+        """Remember the Lease as written: any other spec that is read from now on was written by another holder."""
+        self._seen = (_spec_of(lease), now)
+        self._written = lease
         return True
 
     def _note_predecessor(self, holder: str) -> None:
@@ -278,6 +294,7 @@ class LeaderElector:
 
     async def _release(self) -> None:
         """Release the Lease, so that another replica need not wait for it to expire."""
+        self._written = None
         try:
             async with asyncio.timeout(self._timings.retry_period):
                 lease = await self._api.request("GET", f"{self._collection}/{self._name}")

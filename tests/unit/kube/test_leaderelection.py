@@ -93,6 +93,40 @@ async def test_one_leads_and_the_other_stands_by() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_a_renewal_is_one_request() -> None:
+    """The leader knows the Lease as it has written it; its resourceVersion proves that nobody else has since."""
+    api, log = FakeApi(), WorkLog()
+    leading = asyncio.create_task(acquire_and_lead(elector(api, "a"), log.work("a")))
+    await asyncio.sleep(60)
+    assert api.requests[:2] == [f"GET {PATH}", f"POST {PATH.rpartition('/')[0]}"]
+    assert set(api.requests[2:]) == {f"PUT {PATH}"}
+    assert 25 <= len(api.requests[2:]) <= 37
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)
+
+
+@pytest.mark.parametrize("how", ["labelled", "deleted"])
+async def test_a_lease_that_is_not_as_it_was_written(how: str) -> None:
+    """Somebody changes its metadata or deletes it: it is read once, and the leader stays the leader."""
+    api, log = FakeApi(), WorkLog()
+    leading = asyncio.create_task(acquire_and_lead(elector(api, "a"), log.work("a")))
+    await asyncio.sleep(60)
+    before = len(api.requests)
+    if how == "deleted":
+        del api.objects[PATH]
+    else:
+        api.objects[PATH]["metadata"] |= {"labels": {"team": "a"}, "resourceVersion": "changed"}
+    await asyncio.sleep(60)
+    assert list(log.begun) == ["a"]
+    assert not log.ended
+    assert api.requests[before:].count(f"GET {PATH}") == 1
+    assert api.objects[PATH]["spec"]["holderIdentity"] == "a"
+    if how != "deleted":
+        assert api.objects[PATH]["metadata"]["labels"] == {"team": "a"}
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)
+
+
 async def test_a_clean_stop_releases_the_lease() -> None:
     """The other one starts within an attempt or two, not after the duration of the Lease."""
     api, log = FakeApi(), WorkLog()
