@@ -30,9 +30,11 @@ ORDINARY_LIMIT = 110 << 20
 """For 10,000 objects, verified every 25 seconds; Python without profile-guided optimisation takes 5 MiB more."""
 
 WARM_UP = 5
+"""Resyncs before the first measurement: buffers and the heap take their size in them."""
+
 ORDINARY_RESYNCS = 10
 GROWTH = 2 << 20
-"""What the heap may still take: the objects of each resync meet gaps of other sizes. Three times as much as it does."""
+"""What the heap may still take: the objects of each resync meet gaps of other sizes."""
 
 
 @pytest.fixture(scope="module")
