@@ -99,7 +99,7 @@ def main() -> None:
     type=click.IntRange(1, 256),
     default=Scope().concurrent,
     show_default=True,
-    help="Maximum concurrent reconciles per registry, fewer while the event loop lags; a quarter may verify.",
+    help="Maximum concurrent reconciles per registry, fewer while the event loop lags; half of them may verify.",
 )
 @click.option(
     "--leader-elect/--no-leader-elect",

@@ -50,7 +50,7 @@ class Controller:
         clock: The time.
         rng: Source of all jitter.
         max_concurrent: Maximum concurrent reconciles per registry, fewer while the event loop lags; low-priority keys
-            may use a quarter of them.
+            may use half of them.
         metrics: Metrics sink.
         writes: Notified of the results of status writes.
     """

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from controller.reconcile.workqueue import Priority
 
-LOW_PRIORITY_SHARE: Final = 4
+LOW_PRIORITY_SHARE: Final = 2
 """One worker in this many may process low-priority keys, so that new objects do not wait for resyncs."""
 
 _MAX_RECONCILE: Final = 60.0
