@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from devcluster.manifests import CHART, ROOT
-from hack import argocd, benchmarks, blocks, chart, configuration, crd, operations, states
+from hack import argocd, benchmark_tables, benchmarks, blocks, chart, configuration, crd, operations, states
 
 DOCS: Final = ROOT / "docs"
 
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "alerts": operations.alerts,
-    "benchmarks": lambda: benchmarks.summary(benchmarks.Results.load(DOCS / "benchmarks.json")),
+    "benchmarks": lambda: benchmark_tables.summary(benchmarks.Results.load(DOCS / "benchmarks.json")),
     "columns": crd.columns,
     "configuration": configuration.fields,
     "fields": crd.fields,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from hack.benchmarks import Results, table
+from hack.benchmark_tables import tables
+from hack.benchmarks import Results
 from tests.benchmark.drawing import draw
 from tests.benchmark.installation import interpreter
 from tests.benchmark.rounds import Lengths, at_scale, compare
@@ -72,7 +73,7 @@ def main(
 
     def keep(results: Results) -> None:
         results.save(output / "results.json")
-        (output / "results.md").write_text(table(results) + "\n")
+        (output / "results.md").write_text(tables(results) + "\n")
         if not large:
             draw(results, output / "growth.svg")
 
@@ -94,7 +95,7 @@ def main(
             say=say,
             keep=keep,
         )
-    click.echo(table(results))
+    click.echo(tables(results))
     if record:
         results = results.added_to(Results.load(_RECORD))
         results.save(_RECORD)

@@ -34,7 +34,10 @@ def test_the_short_form(tmp_path: Path) -> None:
     assert figures["rest/50/writes"] == 0
     assert figures["standby/50/api"] > 0
     assert results.runs[1].figures["burst/50/writes"] == 1
-    assert "| burst of 50: until all are Ready |" in (tmp_path / "results.md").read_text()
+    tables = (tmp_path / "results.md").read_text()
+    assert tables.count("\n| --- |") == 8, "one for each scenario"
+    assert "| Burst of 50 objects | operator | floor | target |" in tables
+    assert "| until all are Ready |" in tables
     assert (tmp_path / "growth.svg").read_text().endswith("</svg>\n")
 
 
@@ -49,7 +52,9 @@ def test_the_short_form_of_scale(tmp_path: Path) -> None:
     assert figures["large/100/resync/writes"] == 0
     assert figures["large/100/resync/rate"] > 0
     assert figures["shards/40/4/label/speed"] > 0
-    assert "| restart with 100 Ready: writes to the others |" in (tmp_path / "results.md").read_text()
+    tables = (tmp_path / "results.md").read_text()
+    assert "| Restart with 100 Ready objects | operator | target |" in tables
+    assert "| writes to the others | 0 | 0 |" in tables
 
 
 def test_results_of_other_scenarios_stay_recorded() -> None:
