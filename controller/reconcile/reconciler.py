@@ -133,7 +133,9 @@ class Reconciler:
             message=condition_of(decision.status, ConditionType.READY).get("message", ""),
         )
         if patch is not None and isinstance(attempt.outcome, Failed):
-            write = claims.write or self._failure_writes.reserve()
+            write = claims.write
+            if write is None or not write.is_held:
+                write = self._failure_writes.reserve(repository.key.namespace)
             delay = write.moment - self._clock.monotonic()
             if delay > 0:
                 return result(

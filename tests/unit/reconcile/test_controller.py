@@ -211,6 +211,20 @@ async def test_a_shared_failure_names_no_repository_of_others(world: World, fail
         assert "secret" not in status
 
 
+async def test_many_failing_objects_of_a_tenant_do_not_delay_the_message_of_another(world: World) -> None:
+    """Failures are written at a limited rate, which namespaces share; in the end each object has its message."""
+    many = [world.put(f"bad-{number}", {"registry": "unknown"}, namespace="busy") for number in range(3000)]
+    await asyncio.sleep(5)
+    told = sum(world.ready(key)[0] is not None for key in many)
+    assert told < 1000
+    only = world.put("typo", {"registry": "unknown"}, namespace="calm")
+    await asyncio.sleep(1)
+    assert world.ready(only) == ("False", "UnknownRegistry")
+    await world.until(lambda: all(world.ready(key)[0] == "False" for key in many), every=1)
+    assert len(world.store.writes) == 3001
+    await world.controller.stop(grace=0)
+
+
 async def test_a_new_object_in_an_outage(world: World) -> None:
     """It is told at once what is wrong, becomes Stalled at the deadline, and Ready after the registry is back."""
     world.registry.error = DOWN
