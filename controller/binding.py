@@ -138,6 +138,8 @@ class Credentials(ConfigModel):
 
     @model_validator(mode="after")
     def _check_one_kind(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("set basic or dockerConfigFile, or remove the field for anonymous access")
         if self.basic is not None and self.docker_config_file is not None:
             raise ValueError("set either basic or dockerConfigFile, not both")
         return self
@@ -200,6 +202,7 @@ class RegistryBinding(ConfigModel):
     )
     report_tags: int = Field(
         0,
+        strict=True,
         ge=0,
         le=100,
         description="Report in `status.tags` how many tags a repository has, and up to this many of their names, and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 from collections.abc import Callable
 from importlib import resources
@@ -43,6 +44,13 @@ def _check_address(_: click.Context, __: click.Parameter, value: str | None) -> 
             parse_address(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+    return value
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    """Check a number of seconds: float() reads nan and inf as well."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number of seconds: write for example 20 or 0.5")
     return value
 
 
@@ -139,6 +147,7 @@ def main() -> None:
 @click.option(
     "--grace-period",
     type=click.FloatRange(min=0),
+    callback=_seconds,
     default=20.0,
     show_default=True,
     help="Seconds to wait for reconciles in progress after SIGTERM.",
@@ -238,7 +247,7 @@ def check(config: Path, connect: bool, repository: str | None) -> None:
         raise click.UsageError("--repository requires --connect")
     name = "standard input" if str(config) == "-" else str(config)
     try:
-        loaded = _read_standard_input(name) if str(config) == "-" else load_config(config)
+        loaded = _read_standard_input(name) if str(config) == "-" else load_config(config, again=False)
     except (ConfigError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{click.format_filename(name)}: valid; registries: {', '.join(sorted(loaded.registries))}")

@@ -44,13 +44,18 @@ class Creations(ConfigModel):
 
     per_second: float = Field(
         10.0,
+        strict=True,
         gt=0,
         le=10_000,
         allow_inf_nan=False,
         description="New repositories per second that each may sustain.",
     )
     burst: int = Field(
-        10_000, ge=1, le=1_000_000, description="New repositories that a namespace may create at once after a pause."
+        10_000,
+        strict=True,
+        ge=1,
+        le=1_000_000,
+        description="New repositories that a namespace may create at once after a pause.",
     )
 
 

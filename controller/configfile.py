@@ -16,6 +16,7 @@ from controller.binding import RegistryBinding
 from controller.config import OperatorConfig
 from controller.configmessages import describe
 from controller.errors import BindingConfigInvalid, ConfigError
+from controller.files import NotRegularError, stat_regular
 
 _MAX_SIZE: Final = 1 << 20
 """Largest file, in bytes. A ConfigMap has no more, and PyYAML takes half a minute for this much."""
@@ -165,22 +166,27 @@ def parse_config(text: str) -> OperatorConfig:
         raise ConfigError(describe(error)) from error
 
 
-def load_config(path: Path) -> OperatorConfig:
+def load_config(path: Path, *, again: bool = True) -> OperatorConfig:
     """Read the configuration from a file.
 
     Args:
         path: The file.
+        again: Whether it is read more than once, which is not possible with a pipe.
 
     Raises:
         ConfigError: The file cannot be read or is invalid; the message starts with its path.
     """
     try:
+        if again:
+            stat_regular(path)
         with path.open("rb") as file:
             return read_config(file, name=str(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file: write it there, or name another one with --config") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: a directory: name the configuration file in it") from error
+    except NotRegularError as error:
+        raise ConfigError(f"{path}: a pipe or device, which cannot be read again: save it as a file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 

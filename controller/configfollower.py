@@ -11,6 +11,7 @@ from typing import Final
 from controller.config import OperatorConfig
 from controller.configfile import load_config
 from controller.errors import ConfigError
+from controller.files import stat_regular
 from controller.metrics import Metrics
 from controller.reconcile.interfaces import EventRecorder, EventType
 from controller.reconcile.registries import RegistryPool
@@ -110,6 +111,7 @@ class ConfigFollower:
 def _read(path: Path) -> bytes | None:
     """Return the content of a file; None if it cannot be read."""
     try:
+        stat_regular(path)
         return path.read_bytes()
     except OSError:
         return None

@@ -23,12 +23,16 @@ PURPOSES: Final[Mapping[str, str]] = {
 }
 """Purpose of each permission."""
 
+_EITHER: Final = re.compile(r"\{\{ with .*?\}\}(.*?)\{\{ else \}\}(.*?)\{\{ end \}\}")
+"""An alternative in a template of Prometheus."""
+
 
 def alerts() -> str:
     """Return a table of the chart's alerts, with links to their runbooks on the same page."""
     rows = []
     for rule in yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]:
-        summary = re.sub(r"\{\{.*?\}\}", "…", rule["annotations"]["summary"])
+        summary = _EITHER.sub(r"\1 or \2", rule["annotations"]["summary"])
+        summary = re.sub(r"\{\{.*?\}\}", "…", summary)
         link = f"[{code(rule['alert'])}](#{rule['alert'].lower()})"
         rows.append([link, rule["labels"]["severity"], rule.get("for", "-"), summary])
     return table(["Alert", "Severity", "After", "Meaning"], rows)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from controller.errors import KubernetesError
+from controller.files import stat_regular
 
 SERVICE_ACCOUNT_DIRECTORY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -186,7 +187,10 @@ class KubeconfigSource:
         """
         if self.is_in_cluster:
             return _service_account()
-        return _selected(self._files(), context or self.context)
+        files = self._files()
+        if context is not None:
+            _check_readable_again(files)
+        return _selected(files, context or self.context)
 
     def _files(self) -> Sequence[Path]:
         if self.kubeconfig is not None:
@@ -208,7 +212,17 @@ class KubeconfigSource:
 
 
 def _can_be_opened(path: Path) -> bool:
-    return path.exists() and not path.is_dir()  # a pipe from a shell is fine
+    return path.exists() and not path.is_dir()  # a pipe from a shell is fine, the first time
+
+
+def _check_readable_again(files: Sequence[Path]) -> None:
+    for path in files:
+        try:
+            stat_regular(path)
+        except OSError as error:
+            raise KubernetesError(
+                f"kubeconfig {path} cannot be read again ({error.strerror}): save it as a file, and restart"
+            ) from error
 
 
 def _service_account() -> Entry:

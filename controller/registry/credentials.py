@@ -14,6 +14,7 @@ from typing import Final
 
 from controller.binding import Credentials
 from controller.errors import AuthenticationFailed
+from controller.files import stat_regular
 from controller.redaction import remember
 from controller.registry.dockerconfig import InvalidDockerConfig, find_login
 from controller.registry.endpoint import Endpoint
@@ -43,9 +44,9 @@ def file_stamp(path: Path) -> FileStamp:
     """Return a value that changes when a file does, also when the kubelet swaps a mounted Secret's symbolic link.
 
     Raises:
-        OSError: The file's metadata cannot be read.
+        OSError: The file's metadata cannot be read, or it is no regular file.
     """
-    status = path.stat()
+    status = stat_regular(path)
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 

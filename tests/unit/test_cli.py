@@ -58,6 +58,15 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     writer.join()
 
 
+def test_a_pipe_cannot_be_followed(tmp_path: Path) -> None:
+    """The file of a running operator is read again when it changes, and a pipe would block it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = CliRunner().invoke(main, ["run", "--config", str(pipe)])
+    assert result.exit_code == 1
+    assert "a pipe or device, which cannot be read again: save it as a file" in result.stderr
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -111,6 +120,14 @@ def test_an_address_that_is_none_is_refused(option: str, address: str) -> None:
     result = CliRunner().invoke(main, ["run", "--config", "x", option, address])
     assert result.exit_code == 2
     assert "is not an address: write HOST:PORT or :PORT" in result.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+def test_a_grace_period_without_an_end_is_refused(value: str) -> None:
+    """Python reads these as numbers, but no clock does."""
+    result = CliRunner().invoke(main, ["run", "--config", "x", "--grace-period", value])
+    assert result.exit_code == 2
+    assert "is not a number of seconds: write for example 20 or 0.5" in result.stderr
 
 
 @pytest.mark.parametrize(

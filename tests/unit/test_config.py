@@ -218,6 +218,10 @@ TEMPLATE_WITHOUT_QUOTES = "repositoryTemplate: {namespace}/{name}"
         (binding("allowPlainHttp: maybe"), "allowPlainHttp: expected true or false"),
         (binding("allowPlainHttp: []"), "allowPlainHttp: expected true or false"),
         (binding("reportTags: many"), "reportTags: expected a whole number, such as 10"),
+        (binding("reportTags: yes"), "reportTags: expected a whole number, such as 10"),
+        (binding("credentials: {}"), "credentials: set basic or dockerConfigFile, or remove the field"),
+        (f"{MINIMAL}creations: {{perSecond: yes}}", "creations.perSecond: expected a number, such as 10 or 0.5"),
+        (f"{MINIMAL}creations: {{burst: on}}", "creations.burst: expected a whole number, such as 10"),
         (binding("reportTags: 1.5"), "reportTags: expected a whole number, such as 10"),
         (binding("reportTags: -1"), "reportTags: must be at least 0"),
         (binding(f"reportTags: {10**30}"), "reportTags: must be at most 100"),
@@ -464,7 +468,7 @@ def test_any_content_is_accepted_or_rejected_with_a_sentence(content: object) ->
 def test_files_have_a_maximum_size(tmp_path: Path) -> None:
     """A file that is larger than any ConfigMap is not read to its end."""
     with pytest.raises(ConfigError, match="/dev/zero: larger than 1048576 bytes"):
-        load_config(Path("/dev/zero"))
+        load_config(Path("/dev/zero"), again=False)
     with pytest.raises(ConfigError, match="a directory: name the configuration file in it"):
         load_config(tmp_path)
 

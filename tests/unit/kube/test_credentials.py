@@ -1,6 +1,8 @@
 """What is read from kubeconfigs, token files and the Pod. Most forms are in tests/cluster/test_kubeconfig.py."""
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,19 @@ def test_no_kubeconfig_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / ".kube").mkdir()
     (tmp_path / "moved").rename(tmp_path / ".kube" / "config")
     assert KubeconfigSource().load().cluster.server == "https://api.corp:6443"
+
+
+async def test_a_kubeconfig_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """As of a shell's ``<(kubectl config view --raw)``. Reading it again would wait for somebody to write to it."""
+    content, pipe = write(tmp_path, {"token": "t"}).read_text(), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    source = KubeconfigSource(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(content,))
+    writer.start()
+    credentials = await read_credentials(source, None)
+    writer.join()
+    with pytest.raises(KubernetesError, match=r"cannot be read again .*: save it as a file, and restart"):
+        await read_credentials(source, credentials)
 
 
 async def test_headers(tmp_path: Path) -> None:

@@ -135,7 +135,6 @@ class TestFiles:
     def test_no_files_no_login(self) -> None:
         """Without files there is no login."""
         assert CredentialFiles(None, HTTP).login() is None
-        assert CredentialFiles(Credentials(), HTTP).login() is None
 
     def test_user_and_password(self, basic: Credentials) -> None:
         """A trailing line break is not part of the user name."""
@@ -170,6 +169,13 @@ class TestFiles:
         (tmp_path / "..new").symlink_to("2")
         (tmp_path / "..new").rename(data)
         assert files.login() == Login("robot", "new-one")
+
+    def test_a_pipe_is_refused(self, basic: Credentials, tmp_path: Path) -> None:
+        """Instead of waiting for somebody to write to it."""
+        (tmp_path / "password").unlink()
+        os.mkfifo(tmp_path / "password")
+        with pytest.raises(AuthenticationFailed, match=r"/password not a regular file"):
+            CredentialFiles(basic, HTTP).login()
 
     @pytest.mark.parametrize("name", ["username", "password"])
     def test_missing_file_is_named(self, basic: Credentials, tmp_path: Path, name: str) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -319,6 +320,15 @@ async def test_added_ca_is_trusted_without_restart(ca: trustme.CA, ca_file: Path
                 await client.ping()
         finally:
             await client.close()
+
+
+def test_a_pipe_as_a_ca_file_is_rejected(tmp_path: Path) -> None:
+    """At once: reading it would wait for somebody to write to it."""
+    path = tmp_path / "ca.crt"
+    os.mkfifo(path)
+    binding = RegistryBinding(registry_url="https://registry", tls=TLS(ca_file=path))
+    with pytest.raises(BindingConfigInvalid, match=r"cannot load .*/ca\.crt: Not a regular file"):
+        RegistryClient("test", binding)
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate", "-----BEGIN CERTIFICATE-----\nx\n"])
