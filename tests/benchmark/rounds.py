@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,19 +67,24 @@ def compare(
     results = Results(_environment(python), sizes, runs)
     for number in range(alternations):
         order = rivals[:: 1 if number % 2 == 0 else -1]
-        for contender in [*order, contenders.floor(python)] if number == 0 else order:
-            figures: Figures = {}
-            for size in (1, *sizes):
-                is_last = contender is operator and size == max(sizes)
-                bare = contenders.floor(python, verify=True) if is_last else None
-                measured = _round(contender, size, singles, bare=bare, outage=is_last and number == 0)
-                if size == max(sizes) and contender in rivals and number == 0:
-                    elected = contenders.operator(timings, python, arguments=contenders.LEADER_ELECTION)
-                    measured |= _long_round(contender, size, rest, elected=elected if contender is operator else None)
-                figures |= measured
-                say(f"alternation {number + 1}, {contender.name}: " + _in_short(measured))
-            runs.append(Run(contender.name, number, _with_cost_of_objects(figures, sizes)))
+        figures: dict[str, Figures] = defaultdict(dict)
+        for size in (1, *sizes):
+            for contender in [*order, contenders.floor(python)] if number == 0 else order:
+                bare = contenders.floor(python, verify=True) if contender is operator and size == max(sizes) else None
+                measured = _round(contender, size, singles, bare=bare)
+                say(f"alternation {number + 1}, {contender.name}: {_in_short(measured)}")
+                figures[contender.name] |= measured
+        runs += [Run(name, number, _with_cost_of_objects(measured, sizes)) for name, measured in figures.items()]
         keep(results)
+    for contender in rivals:
+        elected = contenders.operator(timings, python, arguments=contenders.LEADER_ELECTION)
+        measured = _crowd_and_rest(contender, max(sizes), rest, elected=elected if contender is operator else None)
+        say(f"{contender.name}: {_in_short(measured)}")
+        runs.append(Run(contender.name, 0, measured))
+    measured = _outage(operator, max(sizes))
+    say(f"{operator.name}: {_in_short(measured)}")
+    runs.append(Run(operator.name, 0, measured))
+    keep(results)
     return results
 
 
@@ -109,7 +115,7 @@ def at_scale(size: int, lengths: Lengths, python: Path, say: Progress) -> Result
     return Results(_environment(python), [], [Run(operator.name, 0, figures)])
 
 
-def _long_round(contender: Contender, size: int, seconds: float, *, elected: Contender | None) -> Figures:
+def _crowd_and_rest(contender: Contender, size: int, seconds: float, *, elected: Contender | None) -> Figures:
     """Run what one contender does once with the largest number of objects: a crowd, and then nothing.
 
     Args:
@@ -119,17 +125,26 @@ def _long_round(contender: Contender, size: int, seconds: float, *, elected: Con
         elected: The same as one of several replicas, where it can be that.
     """
     with stage() as here:
-        crowd = scenarios.crowd(contender, here, size)
-        rest = scenarios.rest(elected or contender, here, seconds)
-        standby = scenarios.standby(elected, here, seconds) if elected else {}
-    return _named(f"crowd/{size}", crowd) | _named(f"rest/{size}", rest) | _named(f"standby/{size}", standby)
+        figures = _named(f"crowd/{size}", scenarios.crowd(contender, here, size))
+        figures |= _named(f"rest/{size}", scenarios.rest(elected or contender, here, seconds))
+        if elected:
+            figures |= _named(f"standby/{size}", scenarios.standby(elected, here, seconds))
+    return figures
+
+
+def _outage(operator: Contender, size: int) -> Figures:
+    """Run an outage, and compare the recovery from it with a burst of the same objects."""
+    with stage() as here:
+        burst = scenarios.burst(operator, here, size)
+        measured = scenarios.outage(operator, here)
+    return _named(f"outage/{size}", measured | {"recovery-bursts": measured["recovery"] / burst["seconds"]})
 
 
 def _named(prefix: str, figures: Figures) -> Figures:
     return {f"{prefix}/{name}": value for name, value in figures.items()}
 
 
-def _round(contender: Contender, size: int, singles: int, *, bare: Contender | None, outage: bool) -> Figures:
+def _round(contender: Contender, size: int, singles: int, *, bare: Contender | None) -> Figures:
     """Run what one contender does with one number of objects; also verify them, if there is a bare loop to compare."""
     figures: Figures = {}
 
@@ -147,10 +162,6 @@ def _round(contender: Contender, size: int, singles: int, *, bare: Contender | N
         if bare is not None:
             ready = size + 2  # a restart creates two
             add("verify", scenarios.verify(contender, bare, here, ready))
-        if outage:
-            measured = scenarios.outage(contender, here)
-            bursts = measured["recovery"] / figures[f"burst/{size}/seconds"]
-            add("outage", measured | {"recovery-bursts": bursts})
     return figures
 
 
