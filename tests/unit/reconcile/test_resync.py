@@ -43,10 +43,12 @@ async def resyncing(world: World, **options: Any) -> AsyncIterator[Resync]:
     """Run a resync in a world; afterwards, both are stopped."""
     resync = world.resync(**options)
     running = asyncio.create_task(resync.run())
-    yield resync
-    assert not running.done()
-    running.cancel()
-    await world.controller.stop(grace=0)
+    try:
+        yield resync
+        assert not running.done()
+    finally:
+        running.cancel()
+        await world.controller.stop(grace=0)
 
 
 @pytest.mark.looptime
