@@ -76,8 +76,8 @@ def compare(
                 figures[contender.name] |= measured
         runs += [Run(name, number, _with_cost_of_objects(measured, sizes)) for name, measured in figures.items()]
         keep(results)
+    elected = contenders.operator(timings, python, arguments=contenders.LEADER_ELECTION)
     for contender in rivals:
-        elected = contenders.operator(timings, python, arguments=contenders.LEADER_ELECTION)
         measured = _crowd_and_rest(contender, max(sizes), rest, elected=elected if contender is operator else None)
         say(f"{contender.name}: {_in_short(measured)}")
         runs.append(Run(contender.name, 0, measured))
