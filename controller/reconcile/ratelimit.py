@@ -40,12 +40,12 @@ class RateLimiter:
         Args:
             flow: The flow that the reservation counts for.
         """
-        held = self._held.get(flow, [])
-        most = max(self._held.values(), key=len, default=held)
+        held = self._held.setdefault(flow, [])
+        most = max(self._held.values(), key=len)
         is_ceded = len(most) > len(held) + _TOLERATED
-        moment = most[len(held)].cede() if is_ceded else self._next_free()
+        moment = self._withdraw(most[len(held)]) if is_ceded else self._next_free()
         reservation = Reservation(self, flow, moment)
-        bisect.insort(self._held.setdefault(flow, held), reservation, key=attrgetter("moment"))
+        bisect.insort(held, reservation, key=attrgetter("moment"))
         return reservation
 
     def _next_free(self) -> float:
@@ -58,20 +58,22 @@ class RateLimiter:
         self._next = moment + self._interval
         return moment
 
-    def forget(self, reservation: Reservation) -> None:
-        """Remove a reservation (see :meth:`Reservation.release` and :meth:`Reservation.cede`)."""
+    def release(self, reservation: Reservation) -> None:
+        """Make the moment of a reservation free again (see :meth:`Reservation.release`).
+
+        Reservations of a past outage must not delay the first write of the next one.
+        """
+        if reservation.is_held and self._withdraw(reservation) > self._clock.monotonic():
+            heapq.heappush(self._free, reservation.moment)
+
+    def _withdraw(self, reservation: Reservation) -> float:
+        """Take a reservation from its holder; return its moment."""
+        reservation.is_held = False
         held = self._held[reservation.flow]
         del held[bisect.bisect_left(held, reservation.moment, key=attrgetter("moment"))]  # no two have the same moment
         if not held:
             del self._held[reservation.flow]
-
-    def release(self, moment: float) -> None:
-        """Make a moment free again (see :meth:`Reservation.release`).
-
-        Reservations of a past outage must not delay the first write of the next one.
-        """
-        if moment > self._clock.monotonic():
-            heapq.heappush(self._free, moment)
+        return reservation.moment
 
 
 class Reservation:
@@ -92,12 +94,4 @@ class Reservation:
 
     def release(self) -> None:
         """Release it, used or not; without effect if it is not held any more."""
-        if self.is_held:
-            self.cede()
-            self._limiter.release(self.moment)
-
-    def cede(self) -> float:
-        """Give up its moment, and return it."""
-        self.is_held = False
-        self._limiter.forget(self)
-        return self.moment
+        self._limiter.release(self)
